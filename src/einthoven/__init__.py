@@ -1,0 +1,1 @@
+"""Contrastive learning between a patient's ECG, coded record and clinical text."""

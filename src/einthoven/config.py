@@ -1,0 +1,178 @@
+"""One recipe in TOML <-> frozen dataclasses. An unknown key, a wrong type or a bad value is an error."""
+
+import dataclasses
+import tomllib
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from einthoven.errors import EinthovenError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where the study comes from. `einthoven run` reads it; `einthoven ingest` takes the name as an argument."""
+
+    name: str = "ptbxl"
+    sampling_rate: int | None = None  # Hz of the study; None: the best rate the source offers
+    subjects: int = 1500  # simulated only: patients
+    seed: int = 0  # simulated only
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pairing:
+    """Windows around each recording, in days, both ends included (article: codes ±1 year, reports ±1 month)."""
+
+    codes_before: float = 365.0
+    codes_after: float = 365.0
+    notes_before: float = 30.0
+    notes_after: float = 30.0
+    code_prefixes: tuple[str, ...] = ("DIAGNOSIS//", "PROCEDURE//", "MEDICATION//", "SCP//")
+    note_kinds: tuple[str, ...] = ("ecg", "echo", "radiology", "microbiology", "clinical", "surgical")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EcgEncoder:
+    """A 1-D ResNet over a strip. The paper does not publish its layers: these are our choices."""
+
+    sampling_rate: int = 100  # Hz the model sees
+    strip_seconds: float = 5.0  # article: 5-second 12-lead segments
+    width: int = 64
+    blocks: tuple[int, ...] = (2, 2, 2, 2)  # ResNet-18
+    kernel: int = 5
+    dropout: float = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextEncoder:
+    """`pretrained` names a Hugging Face model or a directory; without it a small BERT is trained from scratch."""
+
+    pretrained: str | None = None
+    frozen: bool = False  # only with `pretrained`
+    max_tokens: int = 64
+    vocabulary: int = 3000  # WordPiece entries; from scratch only, as are the rest
+    hidden: int = 192
+    layers: int = 3
+    heads: int = 4
+    dropout: float = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Space:
+    """The space in which ECG and text meet."""
+
+    dim: int = 256
+    hidden: int = 512
+    temperature: float = 0.07  # initial; learned
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """What a training strip may undergo besides the crop."""
+
+    scale: float = 0.2  # gain drawn from 1 ± scale
+    noise_mv: float = 0.02  # standard deviation of white noise, up to
+    wander_mv: float = 0.1  # amplitude of baseline wander, up to
+    lead_dropout: float = 0.1  # probability that a lead is masked
+    word_dropout: float = 0.1  # probability that a text token is masked
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    epochs: int = 30
+    batch: int = 128
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.05
+    warmup: float = 0.05  # share of all steps
+    ema: float = 0.995  # decay of the averaged weights that are evaluated and saved; 0: none
+    gradient_accumulation: int = 1
+    clip_norm: float = 1.0
+    validate_every: int = 2  # epochs
+    precision: str = "auto"  # "auto": bf16 where the processor computes in it, else "fp32"
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    resamples: int = 1000  # patient bootstrap
+    label_fractions: tuple[float, ...] = (0.01, 0.1, 1.0)
+    subsets: int = 5  # seeded label subsets per fraction below 1
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Everything a run depends on besides its input files."""
+
+    source: Source = field(default_factory=Source)
+    pairing: Pairing = field(default_factory=Pairing)
+    ecg: EcgEncoder = field(default_factory=EcgEncoder)
+    text: TextEncoder = field(default_factory=TextEncoder)
+    space: Space = field(default_factory=Space)
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    training: Training = field(default_factory=Training)
+    evaluation: Evaluation = field(default_factory=Evaluation)
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read a TOML recipe. Top-level `extends = "other.toml"` starts from another recipe beside it."""
+    return from_dict(Recipe, _read(path, seen=()), str(path))
+
+
+def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    if path.resolve() in seen:
+        raise EinthovenError(f"{path}: recipes extend each other in a circle; remove one `extends`.")
+    try:
+        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise EinthovenError(f"{path}: no such recipe. Recipes are TOML files, see recipes/.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, IsADirectoryError, PermissionError) as error:
+        raise EinthovenError(f"{path}: not a readable TOML file: {error}") from None
+    parent = tree.pop("extends", None)
+    if parent is None:
+        return tree
+    if not isinstance(parent, str):
+        raise EinthovenError(f"{path}: `extends` must be the file name of another recipe, not {parent!r}.")
+    below = _read(path.parent / parent, (*seen, path.resolve()))
+    for name, section in tree.items():
+        both = isinstance(section, dict) and isinstance(below.get(name), dict)
+        below[name] = {**below[name], **section} if both else section
+    return below
+
+
+def from_dict(cls: type[T], values: object, where: str) -> T:
+    """Build a (nested) frozen dataclass from plain values; `where` names the place in error messages."""
+    if not isinstance(values, dict):
+        raise EinthovenError(f"{where}: expected a table of settings, found {values!r}.")
+    hints = typing.get_type_hints(cls)
+    unknown = sorted(set(values) - set(hints))
+    if unknown:
+        raise EinthovenError(f"{where}: unknown key {unknown[0]!r}. Known keys: {', '.join(hints)}.")
+    return cls(**{name: _convert(hints[name], value, f"{where}: {name}") for name, value in values.items()})
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return from_dict(typing.cast(type, hint), value, where)
+    if typing.get_origin(hint) is tuple:
+        if not isinstance(value, list | tuple):
+            raise EinthovenError(f"{where}: expected a list, found {value!r}.")
+        return tuple(_convert(typing.get_args(hint)[0], item, where) for item in value)
+    if isinstance(hint, types.UnionType):
+        if value is None:
+            return None
+        hint = next(h for h in typing.get_args(hint) if h is not types.NoneType)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not hint:
+        raise EinthovenError(f"{where}: expected {hint.__name__}, found {value!r}.")
+    return value
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """The plain values of a configuration, as JSON can hold them; `from_dict` inverts it."""
+    return dataclasses.asdict(config)

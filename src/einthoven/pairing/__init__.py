@@ -1,0 +1,1 @@
+"""Which codes and words belong to which recording."""

@@ -1,0 +1,159 @@
+"""The tables: every path, column, type and unit of a study. The one place where a column is named.
+
+A *study* is one directory. `subject_id` and `recording_id` mean one thing in every table. Times are
+`timestamp[us]` without zone, as MEDS has them: the local wall clock of the hospital that recorded them.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import pyarrow as pa
+
+LEADS: Final = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
+"""The order in which leads are stored, everywhere."""
+
+MICROVOLT: Final = 1e-3
+"""Millivolts in one stored int16 unit."""
+
+MISSING_SAMPLE: Final = -32768
+"""The int16 value of a sample that was not recorded (WFDB's own convention)."""
+
+SPLITS: Final = ("train", "validation", "test")
+NOTE_KINDS: Final = ("ecg", "echo", "radiology", "microbiology", "clinical", "surgical")
+REAL, SEMI_SYNTHETIC, SIMULATED = "real", "semi-synthetic", "simulated"
+DATA_KINDS: Final = (REAL, SEMI_SYNTHETIC, SIMULATED)
+"""real: public data as published; semi-synthetic: real waveforms, simulated chart; simulated: both simulated."""
+
+TIME: Final = pa.timestamp("us")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of a study: where it lies below the study directory, and its columns."""
+
+    path: str
+    columns: pa.Schema
+
+    def at(self, study: Path) -> Path:
+        return study / self.path
+
+
+RECORDINGS = Table(
+    "recordings.parquet",
+    pa.schema(
+        [
+            pa.field("recording_id", pa.string(), nullable=False),  # unique in the study
+            pa.field("subject_id", pa.int64(), nullable=False),
+            pa.field("time", TIME),  # start of the recording
+            pa.field("split", pa.string(), nullable=False),  # one of SPLITS
+            pa.field("row", pa.int64()),  # row in the waveform store; null: known but without a signal
+            pa.field("leads", pa.int16()),  # bit i set: LEADS[i] was recorded
+            pa.field("source_rate", pa.float32()),  # hertz, before resampling
+            pa.field("quality", pa.list_(pa.string())),  # flags of waveforms/quality.py; empty: none raised
+            pa.field("age", pa.float32()),  # years at the recording; 90 where the source only says "over 89"
+            pa.field("age_over_89", pa.bool_()),
+            pa.field("sex", pa.string()),  # "female", "male" or null
+            pa.field("device", pa.string()),
+            pa.field("site", pa.string()),
+            pa.field("source_file", pa.string()),  # relative to the source directory
+        ]
+    ),
+)
+"""One row per kept recording. Its signal is row `row` of the waveform store below `waveforms/`."""
+
+EVENTS = Table(
+    "events.parquet",
+    pa.schema(
+        [
+            pa.field("subject_id", pa.int64(), nullable=False),
+            pa.field("time", TIME),  # null: static
+            pa.field("code", pa.string(), nullable=False),
+            pa.field("numeric_value", pa.float32()),
+            pa.field("text_value", pa.large_string()),
+            pa.field("recording_id", pa.string()),  # our extra column: the recording a finding was read from
+        ]
+    ),
+)
+"""MEDS 0.4 `data` columns, sorted by subject and time, and one extra column (MEDS allows extras)."""
+
+CODES = Table(
+    "codes.parquet",
+    pa.schema(
+        [
+            pa.field("code", pa.string(), nullable=False),
+            pa.field("description", pa.string()),
+            pa.field("parent_codes", pa.list_(pa.string())),
+        ]
+    ),
+)
+"""MEDS 0.4 `metadata/codes`. `SCP//IMI` has the parent `SCP_CLASS//MI`: evaluation reads its classes here."""
+
+NOTES = Table(
+    "notes.parquet",
+    pa.schema(
+        [
+            pa.field("note_id", pa.string(), nullable=False),
+            pa.field("subject_id", pa.int64(), nullable=False),
+            pa.field("time", TIME),
+            pa.field("kind", pa.string(), nullable=False),  # one of NOTE_KINDS
+            pa.field("text", pa.large_string(), nullable=False),
+            pa.field("recording_id", pa.string()),  # the recording an ECG report describes
+        ]
+    ),
+)
+
+EXCLUDED = Table(
+    "excluded.parquet",
+    pa.schema(
+        [
+            pa.field("recording_id", pa.string()),
+            pa.field("source_file", pa.string()),
+            pa.field("source_row", pa.int64()),  # 1-based data row of the source's table
+            pa.field("reason", pa.string(), nullable=False),  # a short constant, e.g. "truncated"
+            pa.field("detail", pa.string(), nullable=False),  # what was found and what was expected
+        ]
+    ),
+)
+"""Every recording the source names and the study does not keep. Nothing is dropped anywhere else."""
+
+PAIRS = Table(
+    "pairs.parquet",
+    pa.schema(
+        [
+            pa.field("recording_id", pa.string(), nullable=False),
+            pa.field("subject_id", pa.int64(), nullable=False),
+            pa.field("time", TIME),
+            pa.field("split", pa.string(), nullable=False),
+            pa.field("row", pa.int64()),
+            pa.field("codes", pa.list_(pa.string())),  # in time order, then by code
+            pa.field("code_days", pa.list_(pa.float32())),  # days from the recording to each code; negative: before
+            pa.field("text", pa.large_string()),  # report concatenation; null: no note in the window
+            pa.field("note_ids", pa.list_(pa.string())),
+        ]
+    ),
+)
+"""One row per recording of the study, with its chart window. An empty window is kept: empty lists, null text."""
+
+EMBEDDINGS = Table(
+    "embeddings.parquet",
+    pa.schema(
+        [
+            pa.field("recording_id", pa.string(), nullable=False),
+            pa.field("subject_id", pa.int64(), nullable=False),
+            pa.field("split", pa.string(), nullable=False),
+            pa.field("embedding", pa.list_(pa.float32())),  # unit length, in the space shared with text
+            pa.field("features", pa.list_(pa.float32())),  # the encoder's pooled features, before the head
+        ]
+    ),
+)
+"""One row per recording with a signal, below `embeddings/<model fingerprint>/`: a study may hold several models'."""
+
+TABLES: Final = {t.path: t for t in (RECORDINGS, EVENTS, CODES, NOTES, EXCLUDED, PAIRS, EMBEDDINGS)}
+
+WAVEFORMS: Final = "waveforms"
+"""Directory of the waveform store: `store.json` (sampling_rate, samples, shard_rows, rows) and `00000.npy` …,
+each int16 microvolts [rows, 12, samples]; row r of the study is row r % shard_rows of shard r // shard_rows."""
+
+MANIFESTS: Final = "manifests"
+"""Directory of stage manifests, `<stage>.json`, each written last: it exists only if its stage completed."""

@@ -1,0 +1,1 @@
+"""One file per source: each turns published files into the tables of a study."""

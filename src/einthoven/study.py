@@ -1,0 +1,165 @@
+"""A study directory and its stages: outputs appear whole or not at all, the manifest last."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from einthoven import schema
+from einthoven.errors import EinthovenError
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Yield a temporary name beside `path`; it takes the place of `path` only if the block succeeds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
+    remove(temporary)
+    try:
+        yield temporary
+        if temporary.is_dir():  # a directory cannot be replaced in one step: only the manifest makes it valid
+            remove(path)
+        os.replace(temporary, path)
+    finally:
+        remove(temporary)
+
+
+def remove(path: Path) -> None:
+    """Delete a file or a directory, if it exists."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: object) -> None:
+    with atomic(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def write_table(table: schema.Table, study: Path, rows: pa.Table) -> Path:
+    """Write a table of the schema atomically; columns are cast to the schema, and a difference is an error."""
+    path = table.at(study)
+    with atomic(path) as temporary:
+        pq.write_table(rows.select(table.columns.names).cast(table.columns), temporary)
+    return path
+
+
+def read_table(table: schema.Table, study: Path, columns: list[str] | None = None) -> pa.Table:
+    """Read a table of a study, checking that its columns are the schema's."""
+    path = table.at(study)
+    if not path.exists():
+        raise EinthovenError(f"{path} is missing: run the stage that writes it first (see `einthoven --help`).")
+    try:
+        found = pq.read_schema(path)
+    except pa.ArrowException as error:
+        raise EinthovenError(f"{path} is not a readable Parquet file ({error}); run its stage again.") from None
+    for name in table.columns.names:
+        if name not in found.names or found.field(name).type != table.columns.field(name).type:
+            raise EinthovenError(f"{path}: column {name!r} should be {table.columns.field(name).type}.")
+    return pq.read_table(path, columns=columns)
+
+
+def sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def fingerprint(path: Path) -> str:
+    """SHA-256 of a file; of a directory, the names, sizes and modification times of all its files."""
+    if path.is_file():
+        return sha256(path)
+    digest = hashlib.sha256()
+    for folder, folders, files in os.walk(path):
+        folders.sort()
+        for name in sorted(files):
+            status = os.stat(os.path.join(folder, name))
+            digest.update(f"{os.path.relpath(folder, path)}/{name} {status.st_size} {status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a stage did: its counts, and whether it had anything to do."""
+
+    counts: dict[str, Any]
+    fresh: bool
+
+
+def run_stage(
+    manifest: Path,
+    *,
+    config: Mapping[str, Any],
+    inputs: Mapping[str, Path],
+    outputs: Mapping[str, Path],
+    work: Callable[[], dict[str, Any]],
+) -> Outcome:
+    """Run `work` unless `manifest` shows it completed with the same inputs, configuration and outputs.
+
+    `work` writes the outputs (atomically, one by one) and returns counts. The old manifest is removed before
+    the first output changes and the new one is written last, so a kill at any point leaves a stage that re-runs.
+    """
+    wanted = {
+        "version": version("einthoven"),
+        "config": json.loads(json.dumps(config)),
+        "inputs": {name: fingerprint(path) for name, path in inputs.items()},
+    }
+    before = read_manifest(manifest)
+    if before is not None and all(before.get(key) == value for key, value in wanted.items()):
+        current = {name: fingerprint(path) if path.exists() else None for name, path in outputs.items()}
+        if before.get("outputs") == current:
+            return Outcome(before["counts"], fresh=False)
+    manifest.unlink(missing_ok=True)
+    counts = work()
+    results = {name: fingerprint(path) for name, path in outputs.items()}
+    write_json(manifest, {**wanted, "outputs": results, "counts": counts})
+    return Outcome(counts, fresh=True)
+
+
+def read_manifest(manifest: Path) -> dict[str, Any] | None:
+    """The manifest, or None where there is none or it is unreadable (then its stage counts as not done)."""
+    try:
+        found = json.loads(manifest.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def stage_manifest(study: Path, stage: str) -> Path:
+    return study / schema.MANIFESTS / f"{stage}.json"
+
+
+def data_kind(study: Path) -> str:
+    """real, semi-synthetic or simulated, as the ingest stage wrote it."""
+    manifest = read_manifest(stage_manifest(study, "ingest"))
+    if manifest is None:
+        raise EinthovenError(f"{study}: not a complete study. Run `einthoven ingest NAME SRC {study}` first.")
+    return str(manifest["counts"]["data_kind"])
+
+
+@contextmanager
+def lock(study: Path) -> Iterator[None]:
+    """Hold a study for writing; a second writer is refused. The lock dies with its process."""
+    import fcntl
+
+    study.mkdir(parents=True, exist_ok=True)
+    with (study / ".lock").open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise EinthovenError(f"{study} is being written by another process. Wait for it, then retry.") from None
+        yield
+
+

@@ -1,0 +1,1 @@
+"""Signals: reading, standardising, flagging and storing recordings."""
