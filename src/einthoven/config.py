@@ -83,6 +83,8 @@ class Augmentation:
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
+    """How the contrastive loop runs. Batch, optimiser and epochs are our choices."""
+
     epochs: int = 30
     batch: int = 128
     learning_rate: float = 1e-3
@@ -98,6 +100,8 @@ class Training:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
+    """How results are measured: intervals and label budgets."""
+
     resamples: int = 1000  # patient bootstrap
     label_fractions: tuple[float, ...] = (0.01, 0.1, 1.0)
     subsets: int = 5  # seeded label subsets per fraction below 1
