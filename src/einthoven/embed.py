@@ -1,0 +1,68 @@
+"""Embed every recording of a study that has a signal: model x waveforms -> embeddings."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+
+from einthoven import schema
+from einthoven.model import STRIPS, Model
+from einthoven.schema import Table
+from einthoven.study import read_table, sha256, write_table
+from einthoven.waveforms.store import Store
+from einthoven.waveforms.strips import from_store
+
+
+def table_of(model_directory: Path) -> Table:
+    """The embeddings table of one model: its place in the study carries the hash of the model's weights."""
+    mark = sha256(model_directory / "model.safetensors")[:16]
+    return Table(f"embeddings/{mark}/{schema.EMBEDDINGS.path}", schema.EMBEDDINGS.columns)
+
+
+def embed_rows(
+    model: Model,
+    store: Store,
+    rows: np.ndarray[Any, np.dtype[np.int64]],
+    progress: Callable[[int, int], None],
+    batch: int = 64,
+) -> tuple[np.ndarray[Any, np.dtype[np.float32]], np.ndarray[Any, np.dtype[np.float32]]]:
+    """Unit vectors [n, d] and pooled features [n, c] of rows of the waveform store."""
+    rate, length = model.ecg_config.sampling_rate, model.strip_samples
+    model.eval()
+    vectors, features = [], []
+    for start in range(0, len(rows), batch):
+        strips = from_store(store.read(rows[start : start + batch]), store.sampling_rate, rate, length, STRIPS)
+        vector, feature = model.encode_strips(torch.from_numpy(strips))
+        vectors.append(vector.float().cpu().numpy())
+        features.append(feature.float().cpu().numpy())
+        progress(min(start + batch, len(rows)), len(rows))
+    if not vectors:
+        return np.empty((0, model.space_config.dim), np.float32), np.empty((0, model.ecg.dim), np.float32)
+    return np.concatenate(vectors), np.concatenate(features)
+
+
+def embed(model: Model, table: Table, study: Path, progress: Callable[[int, int], None]) -> dict[str, Any]:
+    """Write the embeddings of a study to `table`; return counts."""
+    recordings = read_table(schema.RECORDINGS, study, ["recording_id", "subject_id", "split", "row"])
+    kept = recordings.filter(pc.is_valid(recordings["row"]))
+    rows = kept["row"].to_numpy()
+    vectors, features = embed_rows(model, Store.open(study), rows, progress)
+    columns = {name: kept[name] for name in ("recording_id", "subject_id", "split")}
+    write_table(table, study, pa.table({**columns, "embedding": lists(vectors), "features": lists(features)}))
+    return {"embedded": len(kept), "without_signal": len(recordings) - len(kept)}
+
+
+def lists(matrix: np.ndarray[Any, np.dtype[np.float32]]) -> pa.ListArray:
+    """A matrix as a column of lists."""
+    offsets = np.arange(len(matrix) + 1, dtype=np.int32) * matrix.shape[1]
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(matrix.ravel()))
+
+
+def matrix(column: pa.ChunkedArray) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """A column of equally long lists as a matrix."""
+    flat = column.combine_chunks().flatten().to_numpy()
+    return flat.reshape(len(column), -1) if len(column) else np.empty((0, 0), np.float32)

@@ -1,0 +1,71 @@
+"""ECG encoder: a 1-D ResNet (He 2016, with convolutions along time) and attention pooling over time.
+
+The article says only "a 1-D CNN on 5-second 12-lead segments"; the layers are our choice.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from einthoven.config import EcgEncoder
+
+
+class Block(nn.Module):
+    """Two convolutions and a shortcut, [b, c_in, t] -> [b, c_out, t / stride]."""
+
+    def __init__(self, c_in: int, c_out: int, stride: int, kernel: int, dropout: float) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv1d(c_in, c_out, kernel, stride, kernel // 2, bias=False)
+        self.norm1 = nn.BatchNorm1d(c_out)
+        self.conv2 = nn.Conv1d(c_out, c_out, kernel, 1, kernel // 2, bias=False)
+        self.norm2 = nn.BatchNorm1d(c_out)
+        self.dropout = nn.Dropout(dropout)
+        self.shortcut = nn.Sequential()
+        if stride != 1 or c_in != c_out:
+            # averaging before the 1x1 convolution loses no samples to the stride (He 2019, ResNet-D)
+            pool = nn.AvgPool1d(stride, ceil_mode=True) if stride != 1 else nn.Identity()
+            self.shortcut = nn.Sequential(pool, nn.Conv1d(c_in, c_out, 1, bias=False), nn.BatchNorm1d(c_out))
+        nn.init.zeros_(self.norm2.weight)  # each block starts as its shortcut (Goyal 2017)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.dropout(F.relu(self.norm1(self.conv1(x))))
+        return F.relu(self.norm2(self.conv2(y)) + self.shortcut(x))
+
+
+class AttentionPooling(nn.Module):
+    """Weighted mean over time, [b, c, t] -> [b, c]; each head weighs its own share of the channels."""
+
+    def __init__(self, channels: int, heads: int = 8) -> None:
+        super().__init__()
+        self.heads = heads
+        self.score = nn.Conv1d(channels, heads, 1)
+        nn.init.zeros_(self.score.weight)  # starts as the plain mean
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, c, t = x.shape
+        weights = self.score(x).float().softmax(dim=-1)  # [b, h, t]
+        return torch.einsum("bhct,bht->bhc", x.float().view(b, self.heads, c // self.heads, t), weights).reshape(b, c)
+
+
+class ResNet1d(nn.Module):
+    """Strips in millivolts [b, 12, t] -> features [b, `dim`]. A lead that was not recorded is all zero."""
+
+    def __init__(self, config: EcgEncoder) -> None:
+        super().__init__()
+        widths = [config.width * 2**i for i in range(len(config.blocks))]
+        self.stem = nn.Sequential(
+            nn.Conv1d(12, config.width, 15, 2, 7, bias=False), nn.BatchNorm1d(config.width), nn.ReLU()
+        )
+        layers: list[nn.Module] = []
+        c_in = config.width
+        for c_out, depth in zip(widths, config.blocks, strict=True):
+            for i in range(depth):
+                layers.append(Block(c_in, c_out, 2 if i == 0 else 1, config.kernel, config.dropout))
+                c_in = c_out
+        self.body = nn.Sequential(*layers)
+        self.pool = AttentionPooling(c_in)
+        self.dim = c_in
+
+    def forward(self, strip: Tensor) -> Tensor:
+        # the offset of a lead means nothing; a lead that is all zero stays so
+        return self.pool(self.body(self.stem(strip - strip.mean(dim=-1, keepdim=True))))

@@ -1,0 +1,66 @@
+"""From a recording to the strips a model sees: millivolts, twelve leads, one rate, one length."""
+
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.signal import resample_poly
+
+from einthoven.errors import EinthovenError
+from einthoven.schema import LEADS, MICROVOLT, MISSING_SAMPLE
+
+Floats = npt.NDArray[np.float32]
+
+
+def resample(signal: Floats, rate: float, target: float) -> Floats:
+    """Polyphase resampling along the last axis, hertz to hertz."""
+    if rate == target:
+        return signal
+    ratio = Fraction(target).limit_denominator(10_000) / Fraction(rate).limit_denominator(10_000)
+    # "line": without it the ends of a strip that sits on an offset would ring
+    return np.asarray(resample_poly(signal, ratio.numerator, ratio.denominator, axis=-1, padtype="line"), np.float32)
+
+
+def millivolts(block: npt.NDArray[np.int16]) -> Floats:
+    """Stored microvolts to millivolts; what was not recorded becomes 0."""
+    return np.where(block == MISSING_SAMPLE, 0, block).astype(np.float32) * np.float32(MICROVOLT)
+
+
+def starts(samples: int, length: int, count: int) -> npt.NDArray[np.int64]:
+    """First samples of `count` evenly spaced strips; fewer where the recording is too short to differ."""
+    return np.unique(np.linspace(0, max(samples - length, 0), count).round().astype(np.int64))
+
+
+def cut(signal: Floats, length: int, count: int) -> Floats:
+    """[n, 12, samples] -> [n, s, 12, length]: evenly spaced strips; a short recording is padded with zeros."""
+    if signal.shape[-1] < length:
+        signal = np.pad(signal, ((0, 0), (0, 0), (0, length - signal.shape[-1])))
+    return np.stack([signal[..., s : s + length] for s in starts(signal.shape[-1], length, count)], axis=1)
+
+
+def from_store(block: npt.NDArray[np.int16], rate: int, target: int, length: int, count: int) -> Floats:
+    """Rows of the waveform store, [n, 12, samples] microvolts at `rate`, to strips [n, s, 12, length] at `target`."""
+    return cut(resample(millivolts(block), rate, target), length, count)
+
+
+def from_millivolts(
+    signal: npt.NDArray[np.floating[Any]], rate: float, leads: Sequence[str], target: int, length: int, count: int
+) -> Floats:
+    """Arrays of any lead order [n, leads, samples] in millivolts to strips [n, s, 12, length]."""
+    if signal.shape[1] != len(leads):
+        raise EinthovenError(f"{signal.shape[1]} leads of signal but {len(leads)} lead names.")
+    if not rate > 0:
+        raise EinthovenError(f"sampling rate {rate} Hz; expected a positive number.")
+    if signal.shape[-1] == 0:
+        raise EinthovenError("the recording has no samples.")
+    if np.nanmax(np.abs(signal), initial=0.0) > 1000:
+        raise EinthovenError("values beyond 1000 mV: expected millivolts. Are these microvolts or ADC units?")
+    twelve = np.zeros((len(signal), len(LEADS), signal.shape[-1]), np.float32)
+    position = {name.upper(): i for i, name in enumerate(LEADS)}
+    for column, name in enumerate(leads):
+        if name.strip().upper() not in position:
+            raise EinthovenError(f"unknown lead {name!r}; known leads: {', '.join(LEADS)}.")
+        twelve[:, position[name.strip().upper()]] = signal[:, column]
+    return cut(resample(np.nan_to_num(twelve, nan=0.0), rate, target), length, count)
