@@ -1,1 +1,26 @@
-"""Contrastive learning between a patient's ECG, coded record and clinical text."""
+"""Contrastive learning between a patient's ECG, coded record and clinical text.
+
+>>> import einthoven
+>>> model = einthoven.load("runs/ptbxl/model")                                    # doctest: +SKIP
+>>> ecg = model.encode_ecg(array, sampling_rate=500, leads=["I", "II", "V1"])     # doctest: +SKIP
+>>> text = model.encode_text(["atrial fibrillation", "sinus rhythm"])             # doctest: +SKIP
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from einthoven.errors import EinthovenError as EinthovenError
+
+if TYPE_CHECKING:
+    from einthoven.model import Model as Model
+    from einthoven.model import load as load
+
+__all__ = ["EinthovenError", "Model", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    # lazy, so that `einthoven --help` and the stages above the pairs line do not pay for torch
+    if name in ("Model", "load"):
+        from einthoven import model
+
+        return getattr(model, name)
+    raise AttributeError(f"module 'einthoven' has no attribute {name!r}")

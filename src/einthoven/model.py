@@ -55,6 +55,16 @@ class Model(nn.Module):
         tokenizer = train_tokenizer(texts, text.vocabulary)
         return cls(ecg, text, space, _body(small_bert(text, len(tokenizer))), tokenizer, {})
 
+    def untrained(self, seed: int) -> "Model":
+        """The same encoders and heads with random weights: the control every result is shown beside."""
+        body: Any = self.text.body
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            fresh = Model(
+                self.ecg_config, self.text_config, self.space_config, _body(body.config), self.tokenizer, self.card
+            )
+        return fresh.to(self.device).eval()
+
     @property
     def strip_samples(self) -> int:
         config = self.ecg_config

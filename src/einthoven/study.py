@@ -161,5 +161,3 @@ def lock(study: Path) -> Iterator[None]:
         except OSError:
             raise EinthovenError(f"{study} is being written by another process. Wait for it, then retry.") from None
         yield
-
-

@@ -4,25 +4,30 @@ import contextlib
 import copy
 import json
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from einthoven import schema
 from einthoven.batches import Batch, Ints, Pairs, epoch_batches
 from einthoven.config import Recipe, Training
 from einthoven.contrast import gather, info_nce
 from einthoven.errors import EinthovenError
 from einthoven.evaluation.retrieval import best_ranks
-from einthoven.model import Model
-from einthoven.study import atomic
-from einthoven.waveforms.strips import Floats
+from einthoven.model import STRIPS, Model, load
+from einthoven.study import atomic, data_kind, read_table
+from einthoven.training.probes import fit_probes_of
+from einthoven.waveforms.rates import at_rate
+from einthoven.waveforms.store import Store
+from einthoven.waveforms.strips import Floats, from_store
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,48 @@ class State:
     step: int
     best: float
     history: list[dict[str, float]]
+
+
+def train_on_study(
+    recipe: Recipe, study: Path, out: Path, workshop: Path, signature: str, progress: Callable[[int, int, str], None]
+) -> dict[str, Any]:
+    """Read a study's pairs, train, write the model directory `out`; return counts."""
+    store = at_rate(study, recipe.ecg.sampling_rate)
+    table = read_table(schema.PAIRS, study)
+    table = table.filter(pc.and_(pc.is_valid(table["row"]), pc.is_valid(table["text"])))
+    train = table.filter(pc.equal(table["split"], "train"))
+    if len(train) < 2:
+        raise EinthovenError(f"{study}: {len(train)} training pairs with a signal and a text; at least 2 are needed.")
+    texts = sorted(set(train["text"].to_pylist()))
+    torch.manual_seed(recipe.training.seed)
+    model = Model.create(recipe.ecg, recipe.text, recipe.space, texts)
+    model.card = {"data_kind": data_kind(study), "seed": recipe.training.seed, "pairs": len(train)}
+    number = {text: i for i, text in enumerate(texts)}
+    tokens, mask = model.tokenize(texts)
+    pairs = Pairs(
+        rows=train["row"].to_numpy(),
+        subjects=train["subject_id"].to_numpy(),
+        texts=np.array([number[text] for text in train["text"].to_pylist()]),
+        tokens=tokens,
+        mask=mask,
+        read=store.read,
+        mask_token=model.tokenizer.mask_token_id,
+        special=max(model.tokenizer.all_special_ids) + 1,
+    )
+    held = _held(table.filter(pc.equal(table["split"], "validation")), store, model)
+    history = align(recipe, model, pairs, held, workshop, signature, progress)
+    best = load(workshop / "best")
+    best.save(out)
+    probes = fit_probes_of(best, study, out, recipe.evaluation, progress)
+    return {"pairs": len(train), "distinct_texts": len(texts), "history": history, "probes": probes, **best.card}
+
+
+def _held(table: pa.Table, store: Store, model: Model) -> Held | None:
+    if len(table) < 2:
+        return None
+    block = store.read(table["row"].to_numpy())
+    rate = model.ecg_config.sampling_rate
+    return Held(from_store(block, store.sampling_rate, rate, model.strip_samples, STRIPS), table["text"].to_pylist())
 
 
 def precision(wanted: str, device: torch.device) -> str:
@@ -80,21 +127,21 @@ def align(
     model: Model,
     pairs: Pairs,
     held: Held | None,
-    out: Path,
+    workshop: Path,
+    signature: str = "",
     progress: Callable[[int, int, str], None] = lambda step, steps, note: None,
 ) -> list[dict[str, float]]:
-    """Train `model` on `pairs` and write the best average on `held` to `out`; return the history.
+    """Train `model` on `pairs`, write the average of the best epoch on `held` to `workshop/best`, return the history.
 
-    Between epochs everything is kept in `out.with_suffix(".training")`; a run that finds such a state, made with
-    the same recipe, goes on from it.
+    After every epoch everything is kept in `workshop`; a run that finds such a state goes on from it. `signature`
+    says what the run depends on: a state with another one is refused.
     """
     options = recipe.training
     accelerator = Accelerator(gradient_accumulation_steps=options.gradient_accumulation)
     kind = precision(options.precision, accelerator.device)
     model.to(accelerator.device)
     state = State(model, copy.deepcopy(model).eval().requires_grad_(False), _optimizer(model, options), 0, 0, -1.0, [])
-    folder = out.with_name(out.name + ".training")
-    resume(folder, state, recipe)
+    resume(workshop, state, signature)
     wrapped, optimizer = accelerator.prepare(state.model, state.optimizer)
     per_epoch = max(1, round(len(pairs) / options.batch))
     steps = per_epoch * options.epochs
@@ -127,7 +174,7 @@ def align(
             progress(state.step, steps, f"epoch {state.epoch + 1}/{options.epochs}")
         state.epoch += 1
         if accelerator.is_main_process:
-            _close_epoch(state, recipe, held, out, folder, float(torch.stack(losses).mean()))
+            _close_epoch(state, options, held, workshop, signature, float(torch.stack(losses).mean()))
         accelerator.wait_for_everyone()
     return state.history
 
@@ -173,9 +220,10 @@ def validate(model: Model, held: Held) -> float:
     return float(((1 / there).mean() + (1 / back).mean()) / 2)
 
 
-def _close_epoch(state: State, recipe: Recipe, held: Held | None, out: Path, folder: Path, loss: float) -> None:
-    entry = {"epoch": float(state.epoch), "step": float(state.step), "loss": loss, "time": time.time()}
-    options = recipe.training
+def _close_epoch(
+    state: State, options: Training, held: Held | None, workshop: Path, signature: str, loss: float
+) -> None:
+    entry = {"epoch": float(state.epoch), "step": float(state.step), "loss": loss}
     last = state.epoch == options.epochs
     if held is not None and (last or state.epoch % options.validate_every == 0):
         entry["validation_mrr"] = validate(state.average, held)
@@ -184,16 +232,16 @@ def _close_epoch(state: State, recipe: Recipe, held: Held | None, out: Path, fol
     if score > state.best or (held is None and last):
         state.best = max(score, state.best)
         state.average.card = {**state.average.card, "epoch": state.epoch, "validation_mrr": score}
-        state.average.save(folder / "best")
-    save(folder, state, recipe)
+        state.average.save(workshop / "best")
+    save(workshop, state, signature)
 
 
-def save(folder: Path, state: State, recipe: Recipe) -> None:
+def save(workshop: Path, state: State, signature: str) -> None:
     """Write the loop's state: plain tensors and numbers, so that loading it runs no code."""
-    with atomic(folder / "state.pt") as temporary:
+    with atomic(workshop / "state.pt") as temporary:
         torch.save(
             {
-                "recipe": repr(recipe),
+                "signature": signature,
                 "model": state.model.state_dict(),
                 "average": state.average.state_dict(),
                 "optimizer": state.optimizer.state_dict(),
@@ -206,14 +254,16 @@ def save(folder: Path, state: State, recipe: Recipe) -> None:
         )
 
 
-def resume(folder: Path, state: State, recipe: Recipe) -> None:
-    """Put a saved state into `state`, if there is one of the same recipe."""
-    path = folder / "state.pt"
+def resume(workshop: Path, state: State, signature: str) -> None:
+    """Put the saved state of the same run into `state`, if there is one."""
+    path = workshop / "state.pt"
     if not path.exists():
         return
     saved = torch.load(path, map_location=state.model.device, weights_only=True)
-    if saved["recipe"] != repr(recipe):
-        raise EinthovenError(f"{folder} holds a run of another recipe. Finish it with that recipe, or delete it.")
+    if saved["signature"] != signature:
+        raise EinthovenError(
+            f"{workshop} holds an unfinished run of another recipe or study. Finish it with those, or delete it."
+        )
     state.model.load_state_dict(saved["model"])
     state.average.load_state_dict(saved["average"])
     state.optimizer.load_state_dict(saved["optimizer"])

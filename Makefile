@@ -1,0 +1,38 @@
+# Two commands set everything up: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint results bench clean
+
+demo: $(VENV)/.installed ## simulate a cohort, train, evaluate, answer three queries
+	$(BIN)/einthoven demo --out demo
+
+test: lint ## everything CI checks
+	$(BIN)/pytest -n 2
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+# The numbers of the README's results section. PTBXL is a copy of PTB-XL as published; about 20 minutes of two cores.
+results: $(VENV)/.installed
+	@test -n "$(PTBXL)" || { echo "usage: make results PTBXL=path/to/ptb-xl"; exit 2; }
+	$(BIN)/einthoven run recipes/ptbxl.toml --source $(PTBXL) --study runs/ptbxl --split validation
+	$(BIN)/python results/render.py runs/ptbxl
+
+bench: $(VENV)/.installed
+	$(BIN)/python benchmarks/step.py
+	$(BIN)/python benchmarks/simulate.py
+	$(BIN)/python benchmarks/ingest.py
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "einthoven needs Python 3.11 or newer"'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo

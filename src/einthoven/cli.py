@@ -1,0 +1,266 @@
+"""The command line: one command per stage, `run` for all of them, `demo` for a first look."""
+
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from einthoven import pipeline, schema
+from einthoven.config import Recipe, load_recipe
+from einthoven.errors import EinthovenError
+from einthoven.study import Outcome, data_kind
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Pair ECGs with codes and notes, align them, search by text. Research use only, not a medical device.",
+)
+console = Console(highlight=False)
+
+StudyPath = Annotated[Path, typer.Argument(help="the study directory")]
+ModelPath = Annotated[Path, typer.Argument(help="the model directory")]
+RecipePath = Annotated[Path | None, typer.Option("--recipe", help="a TOML recipe; without it the defaults")]
+
+
+@contextmanager
+def shown(title: str) -> Iterator[Callable[[int, int, str], None]]:
+    """A progress bar with rate and time left; plain lines every 10 seconds where there is no terminal."""
+    began = time.monotonic()
+    if console.is_terminal:
+        columns = (
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
+            TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+        )  # fmt: skip
+        with Progress(*columns, console=console, transient=True) as bar:
+            task = bar.add_task(title, total=None, rate="")
+            phase = [title, time.monotonic(), 0.0]
+
+            def draw(done: int, total: int, note: str) -> None:
+                if note.split()[0] != phase[0]:
+                    bar.reset(task)
+                    phase[:] = [note.split()[0], time.monotonic(), done]
+                rate = (done - phase[2]) / max(time.monotonic() - phase[1], 1e-6)
+                bar.update(task, completed=done, total=total, description=f"{title}: {note}", rate=f"{rate:,.1f}/s")
+
+            yield draw
+    else:
+        yield plain_progress(title)
+    console.print(f"{title}: {time.monotonic() - began:.1f} s")
+
+
+def plain_progress(title: str, every: float = 10.0) -> Callable[[int, int, str], None]:
+    """Lines for a log: at most one in `every` seconds."""
+    state: dict[str, Any] = {"note": None}
+
+    def line(done: int, total: int, note: str) -> None:
+        now = time.monotonic()
+        if state["note"] != note.split()[0]:
+            state.update(note=note.split()[0], began=now, first=done, last=now)
+        if now - state["last"] >= every:
+            rate = (done - state["first"]) / (now - state["began"])
+            left = (total - done) / rate if rate else float("inf")
+            console.print(f"{title}: {note}: {done}/{total}, {rate:,.1f}/s, {left:,.0f} s left")
+            state["last"] = now
+
+    return line
+
+
+def say(stage: str, outcome: Outcome) -> None:
+    """One line of what a stage did, without the long parts of its counts."""
+    if not outcome.fresh:
+        console.print(f"{stage}: unchanged, nothing to do")
+        return
+    brief = {k: v for k, v in outcome.counts.items() if not isinstance(v, list)}
+    parts = []
+    for key, value in brief.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{k} {v}" for k, v in value.items()) or "none"
+            parts.append(f"{key} ({value})")
+        else:
+            parts.append(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}")
+    console.print(f"{stage}: " + "; ".join(parts))
+
+
+def recipe_of(path: Path | None) -> Recipe:
+    return Recipe() if path is None else load_recipe(path)
+
+
+@app.command()
+def ingest(
+    source: Annotated[str, typer.Argument(help=f"one of: {', '.join(pipeline.SOURCES)}")],
+    paths: Annotated[list[Path], typer.Argument(help="SRC STUDY (for `simulated` only STUDY)")],
+    recipe: RecipePath = None,
+    sampling_rate: Annotated[int | None, typer.Option(help="hertz of the study; without it the source's best")] = None,
+) -> None:
+    """Read a source into a new study: recordings, events, notes, waveforms; exclusions with their reasons."""
+    wanted = 1 if source == "simulated" else 2
+    if len(paths) != wanted:
+        expected = "STUDY" if wanted == 1 else "SRC STUDY"
+        raise EinthovenError(f"ingest {source}: expected {expected}, got {len(paths)} paths.")
+    config = replace(recipe_of(recipe).source, name=source)
+    if sampling_rate is not None:
+        config = replace(config, sampling_rate=sampling_rate)
+    with shown("ingest") as progress:
+        outcome = pipeline.ingest(config, paths[0] if wanted == 2 else None, paths[-1], progress)
+    say("ingest", outcome)
+
+
+@app.command()
+def pair(study: StudyPath, recipe: RecipePath = None) -> None:
+    """Give every recording the codes and notes of its window."""
+    say("pair", pipeline.pair(recipe_of(recipe).pairing, study))
+
+
+@app.command()
+def align(
+    study: StudyPath,
+    out: Annotated[Path, typer.Option("--out", help="the model directory to write")],
+    recipe: RecipePath = None,
+) -> None:
+    """Train ECG and text encoders to meet. A killed run goes on where it stopped."""
+    with shown("align") as progress:
+        outcome = pipeline.align(recipe_of(recipe), study, out, progress)
+    say("align", outcome)
+
+
+@app.command()
+def embed(model: ModelPath, study: StudyPath) -> None:
+    """Embed every recording of a study."""
+    with shown("embed") as progress:
+        outcome = pipeline.embed(model, study, progress)
+    say("embed", outcome)
+
+
+@app.command()
+def search(
+    model: ModelPath,
+    study: StudyPath,
+    text: Annotated[str, typer.Option("--text", help="what to look for, in words")],
+    top: Annotated[int, typer.Option(min=1, help="how many recordings")] = 10,
+    split: Annotated[str | None, typer.Option(help="only this split")] = None,
+) -> None:
+    """Find the recordings that fit a text best."""
+    if split is not None and split not in schema.SPLITS:
+        raise EinthovenError(f"--split {split}: expected one of {', '.join(schema.SPLITS)}.")
+    print_hits(model, study, text, top, split)
+
+
+def print_hits(model: Path, study: Path, text: str, top: int, split: str | None = None) -> None:
+    hits = pipeline.search(model, study, text, top, split)
+    table = Table(title=f"“{text}” · {data_kind(study)} data", title_justify="left")
+    for column in ("rank", "recording", "split", "cosine", "findings of this recording"):
+        table.add_column(column)
+    for rank, hit in enumerate(hits, start=1):
+        table.add_row(str(rank), hit.recording_id, hit.split, f"{hit.score:.3f}", "; ".join(hit.findings))
+    console.print(table)
+
+
+@app.command()
+def evaluate(
+    model: ModelPath,
+    study: StudyPath,
+    out: Annotated[Path, typer.Option("--out", help="directory for metrics.json and report.html")],
+    split: Annotated[str, typer.Option(help="train, validation or test")] = "test",
+    recipe: RecipePath = None,
+) -> None:
+    """Measure a model on one split: retrieval, zero-shot classes, linear probes, an untrained control."""
+    command = shlex.join(["einthoven", "evaluate", str(model), str(study), "--split", split, "--out", str(out)])
+    run_evaluation(model, study, split, out, recipe_of(recipe), command)
+
+
+def run_evaluation(model: Path, study: Path, split: str, out: Path, recipe: Recipe, command: str) -> None:
+    with shown("evaluate") as progress:
+        outcome = pipeline.evaluate(model, study, split, out, recipe.evaluation, command, progress)
+    say("evaluate", outcome)
+    print_report(out)
+
+
+def print_report(out: Path) -> None:
+    import json
+
+    from einthoven.evaluation.report import table
+
+    metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+    shown_table = Table(title=f"{metrics['data_kind']} data, {metrics['split']} split", title_justify="left")
+    for column in ("metric", "model", "random-init control"):
+        shown_table.add_column(column)
+    for row in table(metrics):
+        shown_table.add_row(row.name, row.model, row.random_init)
+    console.print(shown_table)
+    console.print(f"report: {out / 'report.html'}")
+
+
+@app.command()
+def run(
+    recipe: Annotated[Path, typer.Argument(help="a TOML recipe")],
+    study: Annotated[Path, typer.Option("--study", help="the study directory to write")],
+    source: Annotated[Path | None, typer.Option("--source", help="the published files")] = None,
+    split: Annotated[str, typer.Option(help="the split to evaluate")] = "validation",
+) -> None:
+    """All stages of a recipe: ingest, pair, align, embed, evaluate. The model is STUDY/model, the report STUDY/report."""
+    options = load_recipe(recipe)
+    run_all(options, source, study, split, shlex.join(["einthoven", *sys.argv[1:]]))
+
+
+def run_all(options: Recipe, source: Path | None, study: Path, split: str, command: str) -> None:
+    with shown("ingest") as progress:
+        say("ingest", pipeline.ingest(options.source, source, study, progress))
+    say("pair", pipeline.pair(options.pairing, study))
+    with shown("align") as progress:
+        say("align", pipeline.align(options, study, study / "model", progress))
+    run_evaluation(study / "model", study, split, study / "report", options, command)
+
+
+DEMO_QUERIES = ("atrial fibrillation", "left bundle branch block", "inferior infarct, old")
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="directory to write")] = Path("demo"),
+    recipe: Annotated[Path | None, typer.Option(help="another recipe than the built-in one")] = None,
+) -> None:
+    """Simulate a cohort, pair, train, evaluate and answer three queries. Everything in it is simulated."""
+    from importlib.resources import as_file, files
+
+    with as_file(files("einthoven") / "demo.toml") as built_in:
+        options = load_recipe(recipe or built_in)
+    console.print("einthoven demo: ECGs and charts are simulated; no figure below says anything about real patients.")
+    run_all(options, None, out, "test", shlex.join(["einthoven", *sys.argv[1:]]))
+    for query in DEMO_QUERIES:
+        print_hits(out / "model", out, query, 3, "test")
+    console.print(f"report: {out / 'report' / 'report.html'}")
+
+
+def main() -> None:
+    """Entry point: a user's mistake is one line on stderr and exit status 2, never a traceback."""
+    quiet()
+    try:
+        app(standalone_mode=True)
+    except EinthovenError as error:
+        Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(f"einthoven: {error}")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        Console(stderr=True).print("einthoven: interrupted; run the same command again to go on.")
+        sys.exit(130)
+    except OSError as error:
+        Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(f"einthoven: {error}")
+        sys.exit(1)
+
+
+def quiet() -> None:
+    """Libraries report to us, not to the user's terminal; and none of them may look for a network."""
+    import os
+
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -1,0 +1,51 @@
+"""The labels evaluation uses, read from a study's tables."""
+
+from collections import defaultdict
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from einthoven import schema
+from einthoven.study import read_table
+
+PREFIX = "SCP_CLASS//"
+ORDER = ("NORM", "MI", "STTC", "CD", "HYP")
+"""The order in which PTB-XL's super-classes are reported; classes of other sources follow, sorted."""
+
+
+class SuperClasses(NamedTuple):
+    """Which recording is positive for which class."""
+
+    classes: tuple[str, ...]
+    recording_ids: tuple[str, ...]  # in the order of recordings.parquet
+    labels: NDArray[np.bool_]  # [recordings, classes]
+    without_class: int  # recordings of the study that have no class and so no row
+
+
+def super_classes(study: Path) -> SuperClasses:
+    """Diagnostic super-classes of each recording: the published PTB-XL aggregation (Wagner et al. 2020, their code).
+
+    A recording is positive for class X if any of its own events has a code below `SCP_CLASS//X`, whatever its
+    likelihood. Events of the patient's other recordings do not count. Recordings without any class get no row.
+    """
+    codes = read_table(schema.CODES, study, ["code", "parent_codes"]).to_pylist()
+    classes_of = {
+        row["code"]: [p.removeprefix(PREFIX) for p in row["parent_codes"] or () if p.startswith(PREFIX)]
+        for row in codes
+    }
+    known = {name for names in classes_of.values() for name in names}
+    classes = (*(c for c in ORDER if c in known), *sorted(known - set(ORDER)))
+    events = read_table(schema.EVENTS, study, ["code", "recording_id"])
+    events = events.filter(pc.is_valid(events["recording_id"]))
+    positive: dict[str, set[str]] = defaultdict(set)
+    for code, recording in zip(events["code"].to_pylist(), events["recording_id"].to_pylist(), strict=True):
+        positive[recording].update(classes_of.get(code, ()))
+    everyone = read_table(schema.RECORDINGS, study, ["recording_id"])["recording_id"].to_pylist()
+    labelled = tuple(recording for recording in everyone if positive.get(recording))
+    labels = np.array([[c in positive[r] for c in classes] for r in labelled], bool).reshape(
+        len(labelled), len(classes)
+    )
+    return SuperClasses(classes, labelled, labels, len(everyone) - len(labelled))

@@ -1,0 +1,204 @@
+"""The evaluation of a model on one split of a study: retrieval, zero-shot, probes, each beside an untrained control."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from einthoven import schema
+from einthoven.config import Evaluation
+from einthoven.embed import embed_rows, matrix, table_of
+from einthoven.errors import EinthovenError
+from einthoven.evaluation import report
+from einthoven.evaluation.intervals import Floats, Integers
+from einthoven.evaluation.labels import super_classes
+from einthoven.evaluation.retrieval import all_ranks, retrieval
+from einthoven.evaluation.transfer import probe_metrics
+from einthoven.evaluation.zeroshot import PROMPTS, prompt_scores, zero_shot
+from einthoven.model import Model, load
+from einthoven.study import data_kind, read_manifest, read_table
+from einthoven.training.probes import FILE, load_probes
+from einthoven.waveforms.store import Store
+from einthoven.waveforms.strips import millivolts
+
+EXAMPLES = 4
+"""Text queries whose best ECG is drawn in the report."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split of a study as arrays; row i of all is recording i."""
+
+    ids: list[str]
+    rows: Integers
+    subjects: Integers
+    texts: list[str | None]
+    labelled: np.ndarray[Any, np.dtype[np.bool_]]
+    labels: np.ndarray[Any, np.dtype[np.bool_]]  # [n, classes], all False where not labelled
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What one model makes of a split."""
+
+    vectors: Floats
+    features: Floats
+
+
+def evaluate_model(
+    directory: Path,
+    study: Path,
+    split: str,
+    out: Path,
+    options: Evaluation,
+    command: str,
+    progress: Callable[[int, int, str], None],
+) -> dict[str, Any]:
+    """Write `metrics.json` and `report.html` to `out`; return the counts."""
+    model, data = load(directory), read_split(study, split)
+    control = model.untrained(options.seed)
+    embedded = read_table(table_of(directory), study)
+    order = pc.index_in(pa.array(data.ids, pa.string()), embedded["recording_id"].combine_chunks())
+    mine = embedded.take(order)
+    encoded = {"model": Encoded(matrix(mine["embedding"]), matrix(mine["features"]))}
+    store = Store.open(study)
+    encoded["random_init"] = Encoded(
+        *embed_rows(control, store, data.rows, lambda i, n: progress(i, n, "untrained control"))
+    )
+    metrics: dict[str, Any] = {
+        "data_kind": data_kind(study),
+        "trained_on": model.card.get("data_kind"),
+        "command": command,
+        "seed": options.seed,
+        "split": split,
+        "counts": counts(data, study),
+    }
+    figures: dict[str, Any] = {}
+    for series, encoder in (("model", model), ("random_init", control)):
+        metrics[series] = measure(encoder, encoded[series], data, options, directory, series)
+        _collect(figures, encoder, encoded[series], data, series)
+    manifest = read_manifest(directory / "manifest.json") or {"counts": {}}
+    figures["history"] = tuple(manifest["counts"].get("history", ()))
+    figures["examples"] = examples(model, encoded["model"].vectors, data, store)
+    report.write_report(out, metrics, report.ReportFigures(**figures))
+    return dict(metrics["counts"])
+
+
+def read_split(study: Path, split: str) -> Split:
+    """The recordings of a split that have a signal, in the order of the pairs table."""
+    pairs = read_table(schema.PAIRS, study, ["recording_id", "subject_id", "split", "row", "text"])
+    pairs = pairs.filter(pc.and_(pc.equal(pairs["split"], split), pc.is_valid(pairs["row"])))
+    if not len(pairs):
+        raise EinthovenError(f"{study}: the {split} split has no recording with a signal. Choose another --split.")
+    found = super_classes(study)
+    place = {name: i for i, name in enumerate(found.recording_ids)}
+    ids = pairs["recording_id"].to_pylist()
+    labels = np.zeros((len(ids), len(found.classes)), bool)
+    labelled = np.array([name in place for name in ids])
+    labels[labelled] = found.labels[[place[name] for name in ids if name in place]]
+    return Split(
+        ids,
+        pairs["row"].to_numpy(),
+        pairs["subject_id"].to_numpy(),
+        pairs["text"].to_pylist(),
+        labelled,
+        labels,
+        found.classes,
+    )
+
+
+def counts(data: Split, study: Path) -> dict[str, int]:
+    """How many recordings each part of the evaluation rests on."""
+    return {
+        "recordings": len(data.ids),
+        "patients": len(np.unique(data.subjects)),
+        "with_text": sum(text is not None for text in data.texts),
+        "distinct_texts": len({text for text in data.texts if text is not None}),
+        "with_class": int(data.labelled.sum()),
+        "excluded_from_study": len(read_table(schema.EXCLUDED, study, ["reason"])),
+    }
+
+
+def measure(
+    model: Model, encoded: Encoded, data: Split, options: Evaluation, directory: Path, series: str
+) -> dict[str, Any]:
+    """All metrics of one model on one split; a part without data to rest on is left out."""
+    result: dict[str, Any] = {}
+    told = np.array([text is not None for text in data.texts])
+    if told.sum() >= 2:
+        texts = [text for text in data.texts if text is not None]
+        result["retrieval"] = retrieval(
+            encoded.vectors[told],
+            model.encode_text(texts),
+            groups_of(texts),
+            data.subjects[told],
+            resamples=options.resamples,
+            seed=options.seed,
+        )
+    seen = data.labelled
+    prompted = [i for i, name in enumerate(data.classes) if name in PROMPTS]
+    if seen.any() and prompted:
+        result["zeroshot"] = zero_shot(
+            encoded.vectors[seen],
+            prompt_embeddings(model, [data.classes[i] for i in prompted]),
+            data.labels[seen][:, prompted],
+            data.subjects[seen],
+            resamples=options.resamples,
+            seed=options.seed,
+        )
+    fitted = load_probes(directory / FILE)
+    if seen.any() and fitted is not None and fitted[0] == data.classes:
+        result["probe"] = probe_metrics(
+            fitted[1][series],
+            encoded.features[seen],
+            data.labels[seen],
+            data.subjects[seen],
+            data.classes,
+            resamples=options.resamples,
+            seed=options.seed,
+        )
+    return result
+
+
+def groups_of(texts: list[str]) -> Integers:
+    """Equal texts get equal numbers."""
+    number = {text: i for i, text in enumerate(dict.fromkeys(texts))}
+    return np.array([number[text] for text in texts], np.int64)
+
+
+def prompt_embeddings(model: Model, classes: list[str]) -> dict[str, Floats]:
+    """The unit vectors of each class's prompts, all languages together."""
+    return {name: model.encode_text([p for language in PROMPTS[name].values() for p in language]) for name in classes}
+
+
+def _collect(figures: dict[str, Any], model: Model, encoded: Encoded, data: Split, series: str) -> None:
+    """The arrays behind the figures."""
+    told = np.array([text is not None for text in data.texts])
+    if told.sum() >= 2:
+        texts = [text for text in data.texts if text is not None]
+        ranks = all_ranks(encoded.vectors[told], model.encode_text(texts), groups_of(texts))
+        name = "ranks" if series == "model" else "control_ranks"
+        figures[name] = {direction: galleries["distinct"] for direction, galleries in ranks.items()}
+    prompted = [name for name in data.classes if name in PROMPTS]
+    if series == "model" and data.labelled.any() and prompted:
+        columns = [data.classes.index(name) for name in prompted]
+        figures["classes"] = tuple(prompted)
+        figures["labels"] = data.labels[data.labelled][:, columns]
+        figures["zero_shot_scores"] = prompt_scores(encoded.vectors[data.labelled], prompt_embeddings(model, prompted))
+
+
+def examples(model: Model, vectors: Floats, data: Split, store: Store) -> tuple[report.Example, ...]:
+    """For a few classes, the ECG nearest to the class's first prompt, drawn."""
+    found = []
+    for name in [name for name in data.classes if name in PROMPTS][:EXAMPLES]:
+        prompt = next(iter(PROMPTS[name].values()))[0]
+        best = int(np.argmax(vectors @ model.encode_text([prompt])[0]))
+        signal = millivolts(store.read(data.rows[best : best + 1]))[0]
+        present = tuple(c for c, positive in zip(data.classes, data.labels[best], strict=True) if positive)
+        found.append(report.Example(prompt, data.ids[best], signal, store.sampling_rate, present))
+    return tuple(found)

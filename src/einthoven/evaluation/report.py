@@ -1,0 +1,248 @@
+"""The result of an evaluation: `metrics.json` for machines, `report.html` for people.
+
+Layout of the metrics (every part of "model" and "random_init" may be missing; then its rows and figures are):
+
+    {"data_kind": "real" | "semi-synthetic" | "simulated",
+     "command": str, "seed": int, "split": str,          # what made the numbers, on which split
+     "counts": {name: int},                              # e.g. recordings, patients, excluded
+     "model": {"retrieval": retrieval.retrieval(...),
+               "zeroshot": zeroshot.zero_shot(...),
+               "probe": transfer.probe_metrics(...)},
+     "random_init": {...}}                               # the same encoders untrained: the control
+
+Every measured value is {"value", "low", "high"}, the bounds of a 95 % patient-bootstrap interval. NaN becomes null.
+"""
+
+import io
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import matplotlib
+import numpy as np
+from markupsafe import Markup, escape
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter, NullFormatter
+from numpy.typing import NDArray
+from sklearn.metrics import roc_curve
+
+from einthoven.evaluation.intervals import Floats, Integers
+from einthoven.evaluation.retrieval import RECALLS
+from einthoven.study import atomic, write_json
+from einthoven.waveforms.draw import draw_svg
+
+SERIES = (("model", "Model"), ("random_init", "Random-init control"))
+DIRECTIONS = {"ecg_to_text": "ECG → text", "text_to_ecg": "Text → ECG"}
+GALLERIES = {"distinct": "distinct texts", "all": "all recordings"}
+
+INK, MODEL, CONTROL = "#010203", "#0a0b01", "#0a0b02"
+CLASS_COLOURS = ("#0a0c00", "#0a0c01", "#0a0c02", "#0a0c03", "#0a0c04", "#0a0c05")
+COLOURS = {INK: "currentColor", MODEL: "var(--model)", CONTROL: "var(--control)"} | {
+    colour: f"var(--c{number})" for number, colour in enumerate(CLASS_COLOURS)
+}
+"""Colours Matplotlib draws with -> what the page puts in their place, so that figures follow light and dark."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """A text query and one ECG it retrieved: signal [12, samples] in millivolts at `sampling_rate` hertz."""
+
+    query: str
+    title: str
+    signal_mv: Floats
+    sampling_rate: float
+    findings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ReportFigures:
+    """The arrays the figures are drawn from. What is empty or None is not drawn."""
+
+    classes: tuple[str, ...] = ()
+    labels: NDArray[np.bool_] | None = None  # [n, classes]
+    zero_shot_scores: Floats | None = None  # [n, classes]
+    ranks: Mapping[str, Integers] = field(default_factory=dict)  # "ecg_to_text", "text_to_ecg" -> ranks [q] from 1
+    control_ranks: Mapping[str, Integers] = field(default_factory=dict)
+    examples: tuple[Example, ...] = ()
+    history: tuple[Mapping[str, float], ...] = ()  # one per epoch: "epoch" and any keys that end in "loss"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the results table: texts as they are shown, value with its interval in brackets."""
+
+    task: str
+    measure: str
+    model: str
+    control: str
+
+
+def table(metrics: Mapping[str, Any]) -> list[Row]:
+    """The results, model beside control: for the terminal and for the page."""
+    found = {series: dict(_rows(metrics.get(series) or {})) for series, _ in SERIES}
+    keys = dict.fromkeys(key for rows in found.values() for key in rows)
+    return [Row(*key, *(found[series].get(key, "–") for series, _ in SERIES)) for key in keys]
+
+
+def _rows(part: Mapping[str, Any]) -> list[tuple[tuple[str, str], str]]:
+    rows: list[tuple[tuple[str, str], str]] = []
+    for direction, galleries in part.get("retrieval", {}).items():
+        for gallery, found in galleries.items():
+            task = f"Retrieval {DIRECTIONS[direction]}, {GALLERIES[gallery]}"
+            rows += [((task, f"recall@{k}, %"), _shown(found[f"recall@{k}"], 100, 1)) for k in RECALLS]
+            rows.append(((task, f"median rank of {found['gallery']}"), _shown(found["median_rank"], 1, 1)))
+    if zeroshot := part.get("zeroshot"):
+        rows.append((("Zero-shot", "macro AUROC"), _shown(zeroshot["macro"])))
+        rows += [(("Zero-shot", f"AUROC {name}"), _shown(v)) for name, v in zeroshot["classes"].items()]
+        rows += [(("Zero-shot", f"AUROC {name}"), "left out: one-sided labels") for name in zeroshot["left_out"]]
+    for fraction, found in part.get("probe", {}).get("fractions", {}).items():
+        measure = f"macro AUROC, {100 * float(fraction):g} % of training patients"
+        rows.append((("Linear probe", measure), _shown(found["macro"])))
+    return rows
+
+
+def _shown(found: Mapping[str, float | None], scale: float = 1, digits: int = 3) -> str:
+    value, low, high = (found[key] for key in ("value", "low", "high"))
+    if value is None or math.isnan(value):
+        return "undefined"
+    if low is None or high is None or math.isnan(low):
+        return f"{scale * value:.{digits}f}"
+    return f"{scale * value:.{digits}f} ({scale * low:.{digits}f}–{scale * high:.{digits}f})"
+
+
+def write_report(out: Path, metrics: dict[str, Any], figures: ReportFigures) -> None:
+    """Write `metrics.json` and the self-contained `report.html` into directory `out`, each atomically."""
+    metrics = _finite(metrics)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    drawn = [
+        (example, Markup(draw_svg(example.signal_mv, example.sampling_rate, example.title)))
+        for example in figures.examples
+    ]
+    page = environment.get_template("report.html.j2").render(
+        metrics=metrics, rows=table(metrics), figures=_figures(metrics, figures), examples=drawn
+    )
+    write_json(out / "metrics.json", metrics)
+    with atomic(out / "report.html") as temporary:
+        temporary.write_text(page, encoding="utf-8")
+
+
+def _finite(value: Any) -> Any:
+    """Plain values as strict JSON has them: NumPy scalars unwrapped, NaN and infinity null."""
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _figures(metrics: Mapping[str, Any], figures: ReportFigures) -> list[tuple[str, Markup]]:
+    """Caption and SVG of each figure there is data for."""
+    probes = {s: (metrics.get(s) or {}).get("probe", {}).get("fractions", {}) for s, _ in SERIES}
+    wanted: list[tuple[bool, str, Callable[[Axes], None]]] = [
+        (
+            bool(figures.ranks),
+            "Retrieval: the share of queries whose best relevant item is among the first k. Dashed: the control.",
+            lambda axes: _recall(axes, figures),
+        ),
+        (
+            figures.labels is not None and figures.zero_shot_scores is not None,
+            "Zero-shot classification: ROC curves, each class against the rest.",
+            lambda axes: _roc(axes, figures),
+        ),
+        (
+            any(probes.values()),
+            "Linear probe by labelled training patients. Bars: 95 % intervals; dots: single subsets.",
+            lambda axes: _learning_curve(axes, probes),
+        ),
+        (bool(figures.history), "Training: loss by epoch.", lambda axes: _losses(axes, figures.history)),
+    ]
+    return [(caption, _draw(caption, draw)) for present, caption, draw in wanted if present]
+
+
+def _draw(caption: str, draw: Callable[[Axes], None]) -> Markup:
+    """One pair of axes as inline SVG: the same bytes for the same data, its colours those of the page."""
+    style = {"svg.fonttype": "none", "svg.hashsalt": caption, "text.parse_math": False, "font.family": "sans-serif"}
+    ink = dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK)
+    quiet = {"axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False, "font.size": 11}
+    with matplotlib.rc_context({**style, **ink, **quiet}):
+        figure = Figure(figsize=(6.4, 4), layout="constrained")
+        draw(figure.add_subplot())
+        written = io.StringIO()
+        figure.savefig(written, format="svg", transparent=True, metadata={"Date": None})
+    svg = written.getvalue()
+    svg = re.sub(r'<g id="[^"]*">', "<g>", svg[svg.index("<svg") :])  # these ids repeat from figure to figure
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    for stand_in, colour in COLOURS.items():
+        svg = svg.replace(stand_in, colour)
+    opening = f'<svg role="img" aria-label="{escape(caption)}" '
+    return Markup(re.sub(r' width="[^"]*pt"| height="[^"]*pt"', "", svg).replace("<svg ", opening, 1))
+
+
+def _recall(axes: Axes, figures: ReportFigures) -> None:
+    for ranks, dashes in ((figures.ranks, "-"), (figures.control_ranks, "--")):
+        for (name, values), colour in zip(ranks.items(), CLASS_COLOURS, strict=False):
+            steps, counts = np.unique(values, return_counts=True)
+            share = 100 * np.cumsum(counts) / len(values)
+            label = DIRECTIONS.get(name, name) if dashes == "-" else None
+            axes.step(steps, share, where="post", linestyle=dashes, color=colour, label=label)
+    axes.set(xscale="log", xlabel="k", ylabel="recall at k, %", ylim=(0, 100))
+    axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))  # the default writes powers as formulae
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.legend()
+
+
+def _roc(axes: Axes, figures: ReportFigures) -> None:
+    assert figures.labels is not None and figures.zero_shot_scores is not None
+    axes.plot([0, 1], [0, 1], color=INK, linewidth=0.5)
+    for c, name in enumerate(figures.classes):
+        truth = figures.labels[:, c]
+        if truth.any() and not truth.all():
+            false, true, _ = roc_curve(truth, figures.zero_shot_scores[:, c])
+            axes.plot(false, true, color=CLASS_COLOURS[c % len(CLASS_COLOURS)], label=name)
+    axes.set(xlabel="1 − specificity", ylabel="sensitivity", xlim=(0, 1), ylim=(0, 1))
+    axes.legend(loc="lower right")
+
+
+def _learning_curve(axes: Axes, probes: Mapping[str, Mapping[str, Any]]) -> None:
+    for (series, label), colour in zip(SERIES, (MODEL, CONTROL), strict=True):
+        points = sorted((100 * float(fraction), found) for fraction, found in probes[series].items())
+        if not points:
+            continue
+        share = [x for x, _ in points]
+        value, low, high = ([found["macro"][key] for _, found in points] for key in ("value", "low", "high"))
+        axes.plot(share, value, marker="o", color=colour, label=label)
+        axes.vlines(share, [_number(v) for v in low], [_number(v) for v in high], color=colour)
+        for x, found in points:
+            runs = [run["macro"] for run in found["subsets"]]
+            axes.plot([x] * len(runs), runs, ".", color=colour, alpha=0.5, markersize=5)
+    axes.set(xscale="log", xlabel="labelled training patients, %", ylabel="macro AUROC")
+    shares = sorted({100 * float(fraction) for fractions in probes.values() for fraction in fractions})
+    axes.set_xticks(shares, [f"{share:g}" for share in shares])
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.legend()
+
+
+def _losses(axes: Axes, history: tuple[Mapping[str, float], ...]) -> None:
+    names = sorted({name for row in history for name in row if name.endswith("loss")})
+    for name, colour in zip(names, CLASS_COLOURS, strict=False):
+        points = [(row["epoch"], row[name]) for row in history if name in row]
+        axes.plot(*zip(*points, strict=True), color=colour, label=name.replace("_", " "))
+    axes.set(xlabel="epoch", ylabel="loss")
+    axes.legend()
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value

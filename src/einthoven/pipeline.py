@@ -1,0 +1,150 @@
+"""The stages, each between files it names: what a command runs, and what `einthoven run` runs in a row."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from einthoven import schema
+from einthoven.config import Evaluation, Pairing, Recipe, Source, to_dict
+from einthoven.errors import EinthovenError
+from einthoven.study import Outcome, data_kind, fingerprint, lock, remove, run_stage, stage_manifest
+
+if TYPE_CHECKING:
+    from einthoven.search.query import Hit
+
+Progress = Callable[[int, int, str], None]
+
+SOURCE_TABLES = (schema.RECORDINGS, schema.EVENTS, schema.CODES, schema.NOTES, schema.EXCLUDED)
+SOURCES = ("ptbxl", "simulated")
+
+
+def silent(done: int, total: int, note: str) -> None:
+    """Progress for callers who show none."""
+
+
+def ingest(config: Source, source: Path | None, study: Path, progress: Progress = silent) -> Outcome:
+    """Source files -> recordings, events, codes, notes, excluded and waveforms."""
+
+    def report(done: int, total: int) -> None:
+        progress(done, total, "recordings")
+
+    def work() -> dict[str, Any]:
+        match config.name:
+            case "ptbxl":
+                from einthoven.sources import ptbxl
+
+                assert source is not None
+                return ptbxl.ingest(config, source, study, report)
+            case _:
+                from einthoven.sources import simulated
+
+                return simulated.ingest(config, study, report)
+
+    if config.name not in SOURCES:
+        raise EinthovenError(f"unknown source {config.name!r}; known: {', '.join(SOURCES)}.")
+    if config.name != "simulated" and (source is None or not source.is_dir()):
+        raise EinthovenError(f"source directory {source} does not exist; give the directory of the published files.")
+    with lock(study):
+        return run_stage(
+            stage_manifest(study, "ingest"),
+            config=to_dict(config),
+            inputs={"source": source} if source is not None and config.name != "simulated" else {},
+            outputs={t.path: t.at(study) for t in SOURCE_TABLES} | {schema.WAVEFORMS: study / schema.WAVEFORMS},
+            work=work,
+        )
+
+
+def pair(config: Pairing, study: Path) -> Outcome:
+    """Recordings, events and notes -> pairs."""
+    from einthoven.pairing import windows
+
+    data_kind(study)
+    with lock(study):
+        return run_stage(
+            stage_manifest(study, "pair"),
+            config=to_dict(config),
+            inputs={t.path: t.at(study) for t in (schema.RECORDINGS, schema.EVENTS, schema.NOTES)},
+            outputs={schema.PAIRS.path: schema.PAIRS.at(study)},
+            work=lambda: windows.pair(config, study),
+        )
+
+
+def align(recipe: Recipe, study: Path, out: Path, progress: Progress = silent) -> Outcome:
+    """Pairs and waveforms -> a model directory, with linear probes where the study has labels."""
+    data_kind(study)
+    config = {name: part for name, part in to_dict(recipe).items() if name not in ("source", "pairing")}
+    inputs = {"pairs": schema.PAIRS.at(study), "ingest": stage_manifest(study, "ingest")}
+    if not inputs["pairs"].exists():
+        raise EinthovenError(f"{inputs['pairs']} is missing: run `einthoven pair {study}` first.")
+    workshop = out.with_name(out.name + ".training")
+    signature = json.dumps([config, {name: fingerprint(path) for name, path in inputs.items()}], sort_keys=True)
+
+    def work() -> dict[str, Any]:
+        from einthoven.training.align import train_on_study
+
+        return train_on_study(recipe, study, out, workshop, signature, progress)
+
+    outputs = {name: out / name for name in ("config.json", "model.safetensors", "tokenizer")}
+    with lock(workshop):
+        outcome = run_stage(out / "manifest.json", config=config, inputs=inputs, outputs=outputs, work=work)
+        remove(workshop)
+    return outcome
+
+
+def embed(model_directory: Path, study: Path, progress: Progress = silent) -> Outcome:
+    """Model and waveforms -> embeddings. Does nothing where they are there, so search and evaluate call it too."""
+    from einthoven.embed import embed as embed_study
+    from einthoven.embed import table_of
+    from einthoven.model import load
+
+    kind = data_kind(study)
+    model = load(model_directory)
+    table = table_of(model_directory)
+    with lock(study):
+        return run_stage(
+            table.at(study).with_name("manifest.json"),
+            config={"data_kind": kind},
+            inputs={"weights": model_directory / "model.safetensors", "ingest": stage_manifest(study, "ingest")},
+            outputs={"embeddings": table.at(study)},
+            work=lambda: embed_study(model, table, study, lambda i, n: progress(i, n, "recordings")),
+        )
+
+
+def search(model_directory: Path, study: Path, text: str, top: int, split: str | None = None) -> "list[Hit]":
+    """The recordings of a study nearest to a text; embeds the study first where that was not done."""
+    from einthoven.embed import table_of
+    from einthoven.model import load
+    from einthoven.search.query import search_text
+
+    embed(model_directory, study)
+    return search_text(load(model_directory), table_of(model_directory), study, text, top, split)
+
+
+def evaluate(
+    model_directory: Path, study: Path, split: str, out: Path, config: Evaluation, command: str, progress: Progress = silent
+) -> Outcome:
+    """Model, embeddings and labels -> `metrics.json` and `report.html`."""
+    if split not in schema.SPLITS:
+        raise EinthovenError(f"--split {split}: expected one of {', '.join(schema.SPLITS)}.")
+    embed(model_directory, study, progress)
+    if not schema.PAIRS.at(study).exists():
+        raise EinthovenError(f"{schema.PAIRS.at(study)} is missing: run `einthoven pair {study}` first.")
+
+    def work() -> dict[str, Any]:
+        from einthoven.evaluation.protocol import evaluate_model
+
+        return evaluate_model(model_directory, study, split, out, config, command, progress)
+
+    with lock(out):
+        return run_stage(
+            out / "manifest.json",
+            config={**to_dict(config), "split": split},
+            inputs={
+                "model": model_directory / "manifest.json",
+                "pairs": schema.PAIRS.at(study),
+                "ingest": stage_manifest(study, "ingest"),
+            },
+            outputs={name: out / name for name in ("metrics.json", "report.html")},
+            work=work,
+        )

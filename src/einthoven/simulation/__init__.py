@@ -1,0 +1,1 @@
+"""A simulated cohort: hearts that make ECGs, and charts written about them."""

@@ -1,0 +1,91 @@
+"""Linear probes for the classes of the training study, kept with the model so that any later study can be scored."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from einthoven import schema
+from einthoven.config import Evaluation
+from einthoven.embed import embed_rows
+from einthoven.errors import EinthovenError
+from einthoven.evaluation.labels import super_classes
+from einthoven.evaluation.transfer import Probe, fit_probes
+from einthoven.model import Model
+from einthoven.study import atomic, read_table
+from einthoven.waveforms.store import Store
+
+FILE = "probes.safetensors"
+SERIES = ("model", "random_init")
+
+
+def fit_probes_of(
+    model: Model, study: Path, out: Path, options: Evaluation, progress: Callable[[int, int, str], None]
+) -> list[str]:
+    """Fit probes on the train split of `study`, for the model and its untrained control, and write them to `out`.
+
+    Returns the classes; none where the study has no labelled training recording (then nothing is written).
+    """
+    found = super_classes(study)
+    recordings = read_table(schema.RECORDINGS, study, ["recording_id", "subject_id", "split", "row"])
+    wanted = pc.and_(pc.equal(recordings["split"], "train"), pc.is_valid(recordings["row"]))
+    labelled = pc.is_in(recordings["recording_id"], pa.array(found.recording_ids, pa.string()))
+    rows = recordings.filter(pc.and_(wanted, labelled))
+    if len(rows) < 2:
+        return []
+    place = {name: i for i, name in enumerate(found.recording_ids)}
+    labels = found.labels[[place[name] for name in rows["recording_id"].to_pylist()]]
+    store, probes = Store.open(study), {}
+    for series, encoder in zip(SERIES, (model, model.untrained(options.seed)), strict=True):
+
+        def report(done: int, total: int, series: str = series) -> None:
+            progress(done, total, f"features for probes, {series}")
+
+        _, features = embed_rows(encoder, store, rows["row"].to_numpy(), report)
+        probes[series] = fit_probes(
+            features,
+            labels,
+            rows["subject_id"].to_numpy(),
+            found.classes,
+            fractions=options.label_fractions,
+            subsets=options.subsets,
+            seed=options.seed,
+        )
+    save_probes(out / FILE, found.classes, probes)
+    return list(found.classes)
+
+
+def save_probes(path: Path, classes: tuple[str, ...], probes: dict[str, list[Probe]]) -> None:
+    """Weights as tensors, everything else as JSON in the header."""
+    tensors: dict[str, Any] = {}
+    entries = []
+    for series, fitted in probes.items():
+        for i, probe in enumerate(fitted):
+            tensors[f"{series}.{i}.weight"], tensors[f"{series}.{i}.bias"] = probe.weight, probe.bias
+            entries.append({"series": series, "number": i, **probe.facts()})
+    with atomic(path) as temporary:
+        save_file(tensors, temporary, metadata={"probes": json.dumps({"classes": classes, "entries": entries})})
+
+
+def load_probes(path: Path) -> tuple[tuple[str, ...], dict[str, list[Probe]]] | None:
+    """Classes, and the probes of each series; None where the model has none."""
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, framework="numpy") as file:
+            described = json.loads(file.metadata()["probes"])
+            probes: dict[str, list[Probe]] = {}
+            for entry in described["entries"]:
+                name = f"{entry.pop('series')}.{entry.pop('number')}"
+                weight: Any = np.asarray(file.get_tensor(f"{name}.weight"))
+                bias: Any = np.asarray(file.get_tensor(f"{name}.bias"))
+                probes.setdefault(name.split(".")[0], []).append(Probe.of(weight, bias, entry))
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise EinthovenError(f"{path} is not a readable file of probes ({error}); run `einthoven align` again.") from None
+    return tuple(described["classes"]), probes

@@ -1,0 +1,237 @@
+"""WFDB records: format 16 read directly with NumPy, every other single-segment format through `wfdb`.
+
+A record may name only files of its own folder. Nothing in a header is trusted before it is checked.
+"""
+
+import errno
+import math
+import os
+import stat
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from einthoven.schema import MISSING_SAMPLE
+
+MAX_HEADER_BYTES: Final = 1 << 16
+MAX_SIGNALS: Final = 256
+MAX_VALUES: Final = 1 << 28  # samples times signals: a day of 12 leads at 250 Hz
+
+_MILLIVOLTS: Final = {"mv": 1.0, "uv": 1e-3, "µv": 1e-3, "μv": 1e-3, "v": 1e3, "nv": 1e-6}
+
+
+class RecordingError(ValueError):
+    """A recording that cannot be used: a short constant reason and what was found and expected."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(reason, detail)
+        self.reason, self.detail = reason, detail
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.detail}"
+
+
+@dataclass(frozen=True)
+class Signal:
+    """One signal line of a header."""
+
+    file: str
+    format: str
+    gain: float  # stored units per `units`
+    baseline: float  # stored value of 0 `units`
+    units: str
+    checksum: int | None  # sum of the stored samples modulo 65536
+    name: str
+
+
+@dataclass(frozen=True)
+class Header:
+    """A single-segment header."""
+
+    rate: float  # hertz
+    samples: int | None  # per signal
+    signals: tuple[Signal, ...]
+
+
+@dataclass(frozen=True)
+class Record:
+    """A recording as its files hold it."""
+
+    signal: npt.NDArray[Any]  # [leads, samples]: int16 microvolts (MISSING_SAMPLE) or float32 millivolts (NaN)
+    names: tuple[str, ...]
+    rate: float  # hertz
+
+
+@lru_cache(maxsize=4096)  # a source has few folders and many files
+def _inside(folder: Path, root: Path) -> bool:
+    return folder.resolve().is_relative_to(root.resolve())
+
+
+def _open_inside(file: Path, folder: Path) -> tuple[int, int]:
+    """(descriptor, size) of a regular file whose real place is below `folder`; RecordingError for all else."""
+    if not _inside(file.parent, folder):
+        raise RecordingError("outside-folder", f"{file.name} lies outside {folder.name}")
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # a pipe must not block
+    try:
+        try:
+            handle = os.open(file, flags | os.O_NOFOLLOW)
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            if not file.resolve().is_relative_to(folder.resolve()):
+                raise RecordingError("outside-folder", f"{file.name} is a link out of {folder.name}") from None
+            handle = os.open(file, flags)
+    except (FileNotFoundError, NotADirectoryError):
+        raise RecordingError("missing-file", f"{file.name} does not exist") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise RecordingError("unreadable", f"{file.name}: {type(error).__name__}") from None
+    status = os.fstat(handle)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(handle)
+        raise RecordingError("unreadable", f"{file.name} is not a regular file")
+    return handle, status.st_size
+
+
+def _read_all(handle: int, size: int) -> bytes:
+    data = os.read(handle, size)
+    while len(data) < size:  # a network file system may return less than asked for
+        more = os.read(handle, size - len(data))
+        if not more:
+            break
+        data += more
+    return data
+
+
+def read_header(path: Path, folder: Path | None = None) -> Header:
+    """Parse `path` + ".hea"; RecordingError (missing-file, outside-folder, unreadable, bad-header) if impossible."""
+    file = path.with_name(path.name + ".hea")
+    handle, size = _open_inside(file, path.parent if folder is None else folder)
+    try:
+        if size > MAX_HEADER_BYTES:
+            raise RecordingError("bad-header", f"{file.name} has {size} bytes, at most {MAX_HEADER_BYTES} expected")
+        text = _read_all(handle, size).decode("utf-8", errors="replace")
+    finally:
+        os.close(handle)
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    try:
+        return _parse_header(lines)
+    except RecordingError as error:
+        raise RecordingError(error.reason, f"{file.name}: {error.detail}") from None
+    except (ValueError, IndexError, OverflowError):
+        raise RecordingError("bad-header", f"{file.name} does not follow the WFDB header format") from None
+
+
+def _parse_header(lines: list[str]) -> Header:
+    record = lines[0].split()
+    if "/" in record[0]:
+        raise RecordingError("bad-header", "records of several segments are not supported")
+    count = int(record[1])
+    rate = float(record[2].split("/")[0].split("(")[0]) if len(record) > 2 else 250.0  # WFDB's default
+    samples = int(record[3]) if len(record) > 3 else 0
+    if not 1 <= count <= MAX_SIGNALS or len(lines) != count + 1:
+        raise RecordingError("bad-header", f"{count} signals announced, {len(lines) - 1} described")
+    if not (math.isfinite(rate) and 0 < rate <= 1e6) or samples < 0 or samples * count > MAX_VALUES:
+        raise RecordingError("bad-header", f"{samples} samples at {rate} Hz")
+    return Header(rate, samples or None, tuple(_parse_signal(line) for line in lines[1:]))
+
+
+def _parse_signal(line: str) -> Signal:
+    fields = line.split(maxsplit=8)
+    if len(fields) < 2:
+        raise RecordingError("bad-header", "a signal line needs a file and a format")
+    fields += [""] * (9 - len(fields))
+    gain, baseline, units = _parse_scale(fields[2], fields[4])
+    checksum = int(fields[6]) & 0xFFFF if fields[6] else None
+    return Signal(fields[0], fields[1], gain, baseline, units, checksum, fields[8].strip())
+
+
+@lru_cache(maxsize=1024)  # nearly all signals of a source have the same
+def _parse_scale(scale: str, zero: str) -> tuple[float, float, str]:
+    """(gain, baseline, units) of "1000.0(0)/mV" and the ADC zero, with WFDB's defaults."""
+    scale, _, units = scale.partition("/")
+    gain, _, baseline = scale.partition("(")
+    values = float(gain or 0) or 200.0, float(baseline.removesuffix(")") if baseline else zero or 0)
+    if not all(map(math.isfinite, values)):
+        raise RecordingError("bad-header", "gain and baseline must be finite")
+    return *values, units or "mV"
+
+
+def read_record(path: Path, folder: Path, checksums: bool = True) -> Record:
+    """Read the record `path` (no suffix), every file of which must lie below `folder`.
+
+    RecordingError: missing-file, outside-folder, unreadable, bad-header, truncated, wrong-size, checksum.
+    """
+    header = read_header(path, folder)
+    for name in {signal.file for signal in header.signals}:
+        if name in (".", "..") or "/" in name or "\\" in name or "\0" in name:
+            raise RecordingError("outside-folder", f"{path.name}.hea names a signal file outside the record's folder")
+    if any(signal.units.casefold() not in _MILLIVOLTS for signal in header.signals):
+        raise RecordingError("bad-header", f"{path.name}.hea: expected signals in mV, µV, nV or V")
+    first = header.signals[0]
+    if all(signal.format == "16" and signal.file == first.file for signal in header.signals):
+        return _read_16(path.with_name(first.file), folder, header, checksums)
+    return _read_other(path, folder, header)
+
+
+def _read_16(file: Path, folder: Path, header: Header, checksums: bool) -> Record:
+    count = len(header.signals)
+    handle, size = _open_inside(file, folder)
+    try:
+        samples = header.samples if header.samples is not None else size // (2 * count)
+        expected = samples * count * 2
+        if size != expected or samples * count > MAX_VALUES:
+            reason = "truncated" if size < expected else "wrong-size"
+            raise RecordingError(reason, f"{file.name} has {size} bytes, {expected} expected")
+        data = _read_all(handle, size)
+    finally:
+        os.close(handle)
+    if len(data) != expected or samples == 0:
+        raise RecordingError("truncated", f"{file.name}: {len(data)} bytes read, {expected} expected")
+    # One contiguous transposition here makes every later pass over a lead sequential.
+    stored = np.ascontiguousarray(np.frombuffer(data, dtype="<i2").reshape(samples, count).T)
+    if checksums:
+        _check_sums(stored, header, file)
+    names = tuple(signal.name for signal in header.signals)
+    if all(s.gain == 1000 and s.baseline == 0 and s.units.casefold() == "mv" for s in header.signals):
+        return Record(stored, names, header.rate)
+    return Record(_millivolts(stored, header), names, header.rate)
+
+
+def _check_sums(stored: npt.NDArray[np.int16], header: Header, file: Path) -> None:
+    sums = stored.view(np.uint16).sum(axis=1, dtype=np.uint16)  # wraps around, as the checksum does
+    for found, signal in zip(sums, header.signals, strict=True):
+        if signal.checksum is not None and found != signal.checksum:
+            detail = f"{file.name}: lead {signal.name} sums to {found}, the header says {signal.checksum}"
+            raise RecordingError("checksum", detail)
+
+
+def _millivolts(stored: npt.NDArray[np.int16], header: Header) -> npt.NDArray[np.float32]:
+    signal = stored.astype(np.float32)
+    signal[stored == MISSING_SAMPLE] = np.nan
+    for lead, description in zip(signal, header.signals, strict=True):
+        lead -= description.baseline
+        lead *= _MILLIVOLTS[description.units.casefold()] / description.gain
+    return signal
+
+
+def _read_other(path: Path, folder: Path, header: Header) -> Record:
+    for name in {signal.file for signal in header.signals}:
+        os.close(_open_inside(path.with_name(name), folder)[0])
+    import wfdb  # slow to import, and rarely needed
+
+    try:
+        found = wfdb.rdrecord(str(path.absolute()), physical=True)
+    except Exception as error:  # a damaged file makes wfdb raise almost anything
+        raise RecordingError("unreadable", f"{path.name}: wfdb raised {type(error).__name__}") from None
+    if found.p_signal is None or len(found.p_signal) == 0:
+        raise RecordingError("truncated", f"{path.name} has no samples")
+    if header.samples is not None and len(found.p_signal) != header.samples:
+        raise RecordingError("truncated", f"{path.name}: {len(found.p_signal)} of {header.samples} samples")
+    signal = np.ascontiguousarray(found.p_signal.T, dtype=np.float32)
+    for lead, description in zip(signal, header.signals, strict=True):
+        lead *= _MILLIVOLTS[description.units.casefold()]
+    return Record(signal, tuple(s.name for s in header.signals), header.rate)

@@ -1,0 +1,105 @@
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from einthoven.errors import EinthovenError
+from einthoven.evaluation.intervals import (
+    bootstrap,
+    interval,
+    macro_auroc,
+    mean_interval,
+    weighted_auroc,
+    weighted_mean,
+    weighted_median,
+    weights,
+)
+
+
+def test_weights_are_multiplicities_shared_by_a_patients_recordings():
+    subjects = np.array([7, 7, 3, 9, 3, 7])
+    w = weights(subjects, 200, seed=1)
+    assert w.shape == (200, 6)
+    assert (w[:, 0] == w[:, 1]).all() and (w[:, 0] == w[:, 5]).all() and (w[:, 2] == w[:, 4]).all()
+    assert (w[:, 0] + w[:, 2] + w[:, 3] == 3).all()  # three patients drawn in every resample
+    assert w.mean() == pytest.approx(1, abs=0.1)
+    assert (w == weights(subjects, 200, seed=1)).all() and (w != weights(subjects, 200, seed=2)).any()
+
+
+def test_chunked_draws_equal_draws_at_once(monkeypatch):
+    subjects = np.arange(50) // 2
+    whole = weights(subjects, 40, seed=0)
+    monkeypatch.setattr("einthoven.evaluation.intervals.CELLS", 130)
+    assert (weights(subjects, 40, seed=0) == whole).all()
+
+
+@pytest.mark.parametrize("cells", [1, 1 << 22])
+def test_auroc_is_scikit_learns_with_ties_and_weights(monkeypatch, cells):
+    monkeypatch.setattr("einthoven.evaluation.intervals.CELLS", cells)
+    random = np.random.default_rng(0)
+    labels, scores = random.random(80) < 0.3, random.integers(0, 12, 80).astype(float)
+    w = weights(random.integers(0, 50, 80), 20, seed=0)
+    expected = [roc_auc_score(labels, scores, sample_weight=row) for row in w]
+    np.testing.assert_allclose(weighted_auroc(labels, scores, w), expected, rtol=1e-12)
+
+
+def test_auroc_without_a_class_is_nan_ignored_and_counted():
+    labels, scores, w = np.array([True, False]), np.array([1.0, 0.0]), np.array([[1, 1], [2, 0], [0, 2.0]])
+    found = weighted_auroc(labels, scores, w)
+    np.testing.assert_array_equal(found, [1, np.nan, np.nan])
+    assert interval(1.0, found) == {"value": 1, "low": 1, "high": 1, "undefined": 2}
+
+
+def test_interval_of_a_mean_covers_as_the_normal_approximation_does():
+    values = np.random.default_rng(0).normal(size=400)
+    found = mean_interval(values, weights(np.arange(400), 4000, seed=0))
+    half = 1.96 * values.std() / 20
+    assert found["value"] == pytest.approx(values.mean())
+    assert found["low"] == pytest.approx(values.mean() - half, abs=0.01)
+    assert found["high"] == pytest.approx(values.mean() + half, abs=0.01)
+
+
+def test_clustered_patients_widen_the_interval():
+    patient = np.repeat(np.arange(20), 10)
+    values = np.random.default_rng(0).normal(size=20)[patient]
+    by_patient = mean_interval(values, weights(patient, 1000, 0))
+    by_recording = mean_interval(values, weights(np.arange(200), 1000, 0))
+    assert by_patient["high"] - by_patient["low"] > 2 * (by_recording["high"] - by_recording["low"])
+
+
+def test_mean_and_median_are_those_of_repeated_values():
+    random = np.random.default_rng(0)
+    values, w = random.integers(1, 9, 15).astype(float), random.integers(0, 3, (30, 15)).astype(float)
+    repeated = [np.repeat(values, row.astype(int)) for row in w]
+    np.testing.assert_allclose(weighted_mean(values, w), [r.mean() for r in repeated])
+    np.testing.assert_allclose(weighted_median(values, w), [np.median(r) for r in repeated])
+
+
+def test_bootstrap_agrees_with_weights_drawn_at_once(monkeypatch):
+    subjects, values = np.arange(30) // 3, np.arange(30.0)
+    expected = mean_interval(values, weights(subjects, 100, seed=4))
+    monkeypatch.setattr("einthoven.evaluation.intervals.CELLS", 100)
+    found = bootstrap(subjects, lambda w: {"mean": weighted_mean(values, w)}, 100, seed=4)
+    assert found["mean"] == pytest.approx(expected)
+
+
+def test_nothing_to_evaluate_is_an_error():
+    with pytest.raises(EinthovenError, match="nothing to resample"):
+        weights(np.array([], int), 10, 0)
+
+
+def test_macro_auroc_leaves_one_sided_classes_out_and_averages_runs_inside_resamples():
+    random = np.random.default_rng(0)
+    labels = np.stack([random.random(60) < 0.5, np.zeros(60, bool), random.random(60) < 0.4, np.ones(60, bool)], 1)
+    runs, subjects = random.normal(size=(3, 60, 4)), np.arange(60)
+    found = macro_auroc(labels, runs, ("A", "B", "C", "D"), subjects, 50, 0)
+    assert found["left_out"] == ["B", "D"] and set(found["classes"]) == {"A", "C"}
+    single = [[roc_auc_score(labels[:, c], run[:, c]) for run in runs] for c in (0, 2)]
+    assert found["macro"]["value"] == pytest.approx(np.mean(single))
+    w = weights(subjects, 50, 0)
+    samples = [[roc_auc_score(labels[:, c], r[:, c], sample_weight=x) for c in (0, 2) for r in runs] for x in w]
+    assert found["macro"]["low"] == pytest.approx(np.percentile(np.mean(samples, axis=1), 2.5))
+
+
+def test_macro_auroc_without_a_two_sided_class_is_an_error():
+    with pytest.raises(EinthovenError, match="No class"):
+        macro_auroc(np.ones((4, 1), bool), np.zeros((4, 1)), ("A",), np.arange(4), 10, 0)

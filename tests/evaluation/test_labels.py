@@ -1,0 +1,44 @@
+import pyarrow as pa
+
+from einthoven import schema
+from einthoven.evaluation.labels import super_classes
+from einthoven.study import write_table
+
+
+def rows(table, columns):
+    length = len(next(iter(columns.values())))
+    return pa.table({f.name: pa.array(columns.get(f.name, [None] * length), f.type) for f in table.columns})
+
+
+def test_a_recordings_own_codes_give_its_classes_and_only_they(tmp_path):
+    recordings = {"recording_id": ["r1", "r2", "r3", "r4"], "subject_id": [1, 1, 2, 3], "split": ["train"] * 4}
+    write_table(schema.RECORDINGS, tmp_path, rows(schema.RECORDINGS, recordings))
+    codes = {
+        "code": ["SCP//IMI", "SCP//LVH", "SCP//NORM", "SCP//SR", "AGE"],
+        "parent_codes": [["SCP_CLASS//MI", "ICD//I21"], ["SCP_CLASS//HYP"], ["SCP_CLASS//NORM"], [], None],
+    }
+    write_table(schema.CODES, tmp_path, rows(schema.CODES, codes))
+    events = {
+        "subject_id": [1, 1, 1, 2, 3, 3],
+        "code": ["SCP//IMI", "SCP//LVH", "SCP//NORM", "SCP//SR", "SCP//IMI", "UNKNOWN"],
+        "numeric_value": [0.0, 100.0, 100.0, 0.0, 50.0, None],  # a likelihood of 0 counts, as published
+        "recording_id": ["r1", "r1", "r2", "r3", None, "r4"],  # r4's patient has an event of no recording
+    }
+    write_table(schema.EVENTS, tmp_path, rows(schema.EVENTS, events))
+    found = super_classes(tmp_path)
+    assert found.classes == ("NORM", "MI", "HYP")
+    assert found.recording_ids == ("r1", "r2")
+    assert found.labels.tolist() == [[False, True, True], [True, False, False]]
+    assert found.without_class == 2
+
+
+def test_a_study_without_classes_has_no_rows(tmp_path):
+    write_table(
+        schema.RECORDINGS,
+        tmp_path,
+        rows(schema.RECORDINGS, {"recording_id": ["r1"], "subject_id": [1], "split": ["test"]}),
+    )
+    write_table(schema.CODES, tmp_path, rows(schema.CODES, {"code": []}))
+    write_table(schema.EVENTS, tmp_path, rows(schema.EVENTS, {"code": []}))
+    found = super_classes(tmp_path)
+    assert found.labels.shape == (0, 0) and found.without_class == 1

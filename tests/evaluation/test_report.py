@@ -1,0 +1,139 @@
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from einthoven.evaluation.report import Example, ReportFigures, Row, table, write_report
+from einthoven.evaluation.retrieval import all_ranks, retrieval
+from einthoven.evaluation.transfer import linear_probe
+from einthoven.evaluation.zeroshot import prompt_scores, zero_shot
+
+HOSTILE = '<script>alert("x")</script> & co'
+
+
+def results(noise: float):
+    random = np.random.default_rng(0)
+    labels, subjects = random.random((80, 3)) < [0.5, 0.3, 0.0], np.arange(80) // 2
+    groups = random.integers(0, 30, 80)
+    text = random.normal(size=(30, 6))[groups]
+    ecg = text + noise * random.normal(size=text.shape)
+    ecg[:, :3] += 2 * labels
+    prompts = {name: np.eye(6)[[c]] for c, name in enumerate("ABC")}
+    probe = linear_probe(
+        ecg, labels, subjects, ecg, labels, subjects, ("A", "B", "C"), fractions=(0.1, 1.0), subsets=2, resamples=20
+    )
+    metrics = {
+        "retrieval": retrieval(ecg, text, groups, subjects, resamples=20),
+        "zeroshot": zero_shot(ecg, prompts, labels, subjects, resamples=20),
+        "probe": probe,
+    }
+    ranks = {direction: galleries["distinct"] for direction, galleries in all_ranks(ecg, text, groups).items()}
+    return metrics, ranks, labels, prompt_scores(ecg, prompts)
+
+
+@pytest.fixture(scope="module")
+def everything():
+    (model, ranks, labels, scores), (control, control_ranks, _, _) = results(0.3), results(20.0)
+    metrics = {
+        "data_kind": "simulated",
+        "command": f"einthoven evaluate {HOSTILE}",
+        "seed": 7,
+        "split": "test",
+        "counts": {"recordings": 80, "patients": 40},
+        "model": model,
+        "random_init": control,
+    }
+    signal = np.sin(np.arange(1000) / 8) * np.ones((12, 1))
+    figures = ReportFigures(
+        classes=("A", "B", "C"),
+        labels=labels,
+        zero_shot_scores=scores,
+        ranks=ranks,
+        control_ranks=control_ranks,
+        examples=(Example(HOSTILE, HOSTILE, signal, 100, (HOSTILE,)),),
+        history=tuple({"epoch": e, "train_loss": 5 / e, "validation_loss": 6 / e, "rate": 1.0} for e in range(1, 5)),
+    )
+    return metrics, figures
+
+
+class Elements(HTMLParser):
+    """Collects what a browser would load or run, and whether every tag is closed."""
+
+    def __init__(self):
+        super().__init__()
+        self.tags, self.links, self.open = [], [], []
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.links += [v for k, v in attributes if k in ("src", "href", "xlink:href") and not v.startswith("#")]
+        if tag not in ("meta", "link", "img", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_the_page_is_whole_self_contained_and_escaped(tmp_path, everything):
+    write_report(tmp_path, *everything)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    found = Elements()
+    found.feed(page)
+    assert found.open == [] and found.links == [] and "script" not in found.tags and "url(http" not in page
+    assert page.count("<svg") == 5
+    assert not re.search("#0a0[bc]0|#010203", page)
+    assert page.count("Research use only, not a medical device") == 2
+    assert "Evaluation on simulated data, test split" in page and "seed 7" in page
+    assert len(re.findall("imulated data, test split", page)) == 1 + 1 + 4 + 1  # title, table, figures, example
+
+
+def test_the_same_data_make_the_same_bytes(tmp_path, everything):
+    for name in ("a", "b"):
+        write_report(tmp_path / name, *everything)
+    for file in ("report.html", "metrics.json"):
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+
+
+def test_metrics_are_strict_json(tmp_path, everything):
+    metrics, figures = everything
+    metrics = {**metrics, "counts": {"recordings": np.int64(80)}, "extra": (float("nan"), np.float32(0.5))}
+    write_report(tmp_path, metrics, figures)
+    found = json.loads((tmp_path / "metrics.json").read_text(), parse_constant=pytest.fail)
+    assert found["extra"] == [None, 0.5] and found["counts"] == {"recordings": 80}
+    assert found["model"]["zeroshot"] == metrics["model"]["zeroshot"]
+
+
+def test_table_shows_values_with_intervals_beside_the_control():
+    value = {"value": 0.8, "low": 0.7, "high": 0.9}
+    probe = {"fractions": {"0.01": {"macro": value}}}
+    zeroshot = {"macro": value, "classes": {"MI": {"value": 0.5, "low": None, "high": None}}, "left_out": ["CD"]}
+    metrics = {"model": {"probe": probe, "zeroshot": zeroshot}, "random_init": {"probe": probe}}
+    assert table(metrics) == [
+        Row("Zero-shot", "macro AUROC", "0.800 (0.700–0.900)", "–"),
+        Row("Zero-shot", "AUROC MI", "0.500", "–"),
+        Row("Zero-shot", "AUROC CD", "left out: one-sided labels", "–"),
+        Row("Linear probe", "macro AUROC, 1 % of training patients", "0.800 (0.700–0.900)", "0.800 (0.700–0.900)"),
+    ]
+
+
+def test_retrieval_rows_name_direction_gallery_and_size(everything):
+    rows = [row for row in table(everything[0]) if row.task.startswith("Retrieval")]
+    assert len(rows) == 16
+    assert rows[0].task == "Retrieval ECG → text, distinct texts" and rows[0].measure == "recall@1, %"
+    assert re.fullmatch(r"\d+\.\d \(\d+\.\d–\d+\.\d\)", rows[0].model)
+    assert rows[7].measure == "median rank of 80"
+
+
+def test_a_report_without_anything_optional_is_written(tmp_path):
+    metrics = {
+        "data_kind": "real",
+        "command": "c",
+        "seed": 0,
+        "split": "test",
+        "counts": {},
+        "model": {},
+        "random_init": {},
+    }
+    write_report(tmp_path, metrics, ReportFigures())
+    assert "<svg" not in (tmp_path / "report.html").read_text()

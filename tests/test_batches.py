@@ -1,0 +1,77 @@
+import numpy as np
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from einthoven.batches import Pairs, augment, deal, drop_words, epoch_batches
+from einthoven.config import Augmentation
+
+PLAIN = Augmentation(scale=0, noise_mv=0, wander_mv=0, lead_dropout=0, word_dropout=0)
+
+
+@given(st.lists(st.integers(0, 20), min_size=1, max_size=120), st.integers(1, 40), st.integers(0, 5))
+def test_every_pair_is_dealt_once_into_batches_of_about_equal_size(subjects, batch, epoch) -> None:
+    hands = deal(np.array(subjects), batch, seed=3, epoch=epoch)
+    assert sorted(np.concatenate(hands).tolist()) == list(range(len(subjects)))
+    sizes = [len(hand) for hand in hands]
+    assert max(sizes) - min(sizes) <= 1
+
+
+@given(st.lists(st.integers(0, 20), min_size=1, max_size=120), st.integers(1, 40))
+def test_a_patient_comes_twice_in_a_batch_only_with_more_recordings_than_batches(subjects, batch) -> None:
+    subjects = np.array(subjects)
+    hands = deal(subjects, batch, seed=0, epoch=0)
+    for hand in hands:
+        patients, times = np.unique(subjects[hand], return_counts=True)
+        for patient, count in zip(patients, times, strict=True):
+            assert count <= -(-int((subjects == patient).sum()) // len(hands))
+
+
+def test_epochs_differ_and_repeat() -> None:
+    subjects = np.arange(50)
+    first, again, second = (deal(subjects, 10, seed=1, epoch=e) for e in (0, 0, 1))
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_without_augmentation_a_strip_is_a_window_of_the_recording() -> None:
+    signal = np.random.default_rng(0).standard_normal((3, 12, 100)).astype(np.float32)
+    strips = augment(signal, 40, 100, PLAIN, np.random.default_rng(1))
+    for recording, strip in zip(signal, strips, strict=True):
+        windows = np.lib.stride_tricks.sliding_window_view(recording, 40, axis=1)
+        assert any(np.array_equal(windows[:, s], strip) for s in range(61))
+
+
+def test_augmentation_leaves_missing_leads_missing_and_never_takes_all() -> None:
+    signal = np.ones((64, 12, 100), np.float32)
+    signal[:, 5] = 0
+    options = Augmentation(lead_dropout=1.0)
+    strips = augment(signal, 50, 100, options, np.random.default_rng(0))
+    assert not strips[:, 5].any()
+    assert strips.any(axis=(1, 2)).all()
+
+
+def pairs(n: int = 20) -> Pairs:
+    signals = np.arange(n * 12 * 50, dtype=np.int16).reshape(n, 12, 50)
+    tokens = torch.arange(n * 6).reshape(n, 6) + 10
+    return Pairs(
+        np.arange(n), np.arange(n) // 2, np.arange(n), tokens, torch.ones_like(tokens), lambda rows: signals[rows], 4, 5
+    )
+
+
+def test_dropped_words_are_masked_and_special_tokens_stay() -> None:
+    tokens = torch.tensor([[2, 10, 11, 3, 0]])
+    dropped = drop_words(tokens, pairs(), 1.0, np.random.default_rng(0))
+    assert dropped.tolist() == [[2, 4, 4, 3, 0]]
+
+
+def test_ranks_share_a_batch_without_overlap() -> None:
+    def texts(rank: int, world: int) -> list[list[int]]:
+        made = epoch_batches(
+            pairs(), batch=10, length=30, rate=100, options=PLAIN, seed=0, epoch=0, rank=rank, world=world
+        )
+        return [batch.text.tolist() for batch in made]
+
+    whole = texts(0, 1)
+    for batch, left, right in zip(whole, texts(0, 2), texts(1, 2), strict=True):
+        assert sorted(left + right) == sorted(batch)

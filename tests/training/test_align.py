@@ -1,0 +1,94 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from einthoven.batches import Pairs
+from einthoven.config import Augmentation, EcgEncoder, Recipe, Space, TextEncoder, Training
+from einthoven.errors import EinthovenError
+from einthoven.model import Model, load
+from einthoven.training.align import Held, align, learning_rate, precision, update_average
+from einthoven.waveforms.strips import from_store
+
+TEXTS = [f"finding number {word}" for word in ("one", "two", "three", "four", "five", "six", "seven", "eight")]
+RECIPE = Recipe(
+    ecg=EcgEncoder(width=8, blocks=(1, 1), dropout=0.0),
+    text=TextEncoder(hidden=32, layers=1, heads=2, dropout=0.1, vocabulary=100),
+    space=Space(dim=16, hidden=32),
+    augmentation=Augmentation(noise_mv=0.005, wander_mv=0, lead_dropout=0, word_dropout=0),
+    training=Training(epochs=4, batch=4, learning_rate=3e-3, ema=0.9, validate_every=1, precision="fp32", clip_norm=1.0),
+)
+
+
+def waves() -> np.ndarray:
+    t = np.arange(1000) / 100
+    shapes = [np.sin(2 * np.pi * (1 + k) * t + lead) for k in range(8) for lead in range(12)]
+    return (1000 * np.array(shapes).reshape(8, 12, 1000)).astype(np.int16)
+
+
+def parts(recipe: Recipe) -> tuple[Model, Pairs, Held]:
+    torch.manual_seed(0)
+    model, signals = Model.create(recipe.ecg, recipe.text, recipe.space, TEXTS), waves()
+    tokens, mask = model.tokenize(TEXTS)
+    order = np.arange(8)
+    pairs = Pairs(order, order, order, tokens, mask, lambda rows: signals[rows], model.tokenizer.mask_token_id, 5)
+    return model, pairs, Held(from_store(signals, 100, 100, model.strip_samples, 2), TEXTS)
+
+
+def test_eight_pairs_are_learnt_by_heart(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    recipe = replace(RECIPE, training=replace(RECIPE.training, epochs=60, batch=8, validate_every=10))
+    history = align(recipe, *parts(recipe), tmp_path)
+    assert history[-1]["loss"] < 0.2 * history[0]["loss"]
+    model = load(tmp_path / "best")
+    ecg, text = model.encode_ecg(waves() / 1000, 100), model.encode_text(TEXTS)
+    assert ((ecg @ text.T).argmax(axis=1) == np.arange(8)).all()
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("stop", [1, 3, 5])
+def test_a_killed_run_ends_with_the_same_weights(tmp_path: Path, stop: int) -> None:
+    def kill(step: int, steps: int, note: str) -> None:
+        if step == stop:
+            raise Killed
+
+    whole = align(RECIPE, *parts(RECIPE), tmp_path / "whole")
+    with pytest.raises(Killed):
+        align(RECIPE, *parts(RECIPE), tmp_path / "killed", progress=kill)
+    again = align(RECIPE, *parts(RECIPE), tmp_path / "killed")
+    assert again == whole
+    expected, got = (load(tmp_path / name / "best").state_dict() for name in ("whole", "killed"))
+    assert all(torch.equal(expected[name], got[name]) for name in expected)
+
+
+def test_the_state_of_another_run_is_refused(tmp_path: Path) -> None:
+    align(RECIPE, *parts(RECIPE), tmp_path, signature="one")
+    with pytest.raises(EinthovenError, match="unfinished run of another recipe"):
+        align(RECIPE, *parts(RECIPE), tmp_path, signature="two")
+
+
+def test_the_schedule_warms_up_and_ends_near_zero() -> None:
+    options = Training(learning_rate=1.0, warmup=0.1)
+    rates = [learning_rate(step, 100, options) for step in range(100)]
+    assert rates[:10] == pytest.approx([0.1 * (i + 1) for i in range(10)])
+    assert rates[10] == pytest.approx(1.0)
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert rates[-1] < 0.001
+
+
+def test_the_average_is_the_exponential_one() -> None:
+    average, model = torch.nn.Linear(1, 1, bias=False), torch.nn.Linear(1, 1, bias=False)
+    average.weight.data.fill_(1.0)
+    model.weight.data.fill_(3.0)
+    update_average(average, model, 0.9, step=10_000)
+    assert float(average.weight.detach()) == pytest.approx(0.9 * 1 + 0.1 * 3)
+
+
+def test_an_unknown_precision_is_refused() -> None:
+    with pytest.raises(EinthovenError, match="precision"):
+        precision("fp8", torch.device("cpu"))

@@ -1,0 +1,64 @@
+import re
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+
+from einthoven.schema import LEADS
+from einthoven.waveforms.draw import draw_svg
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def drawn(signal, rate=100, title="ECG"):
+    return ElementTree.fromstring(draw_svg(signal, rate, title))
+
+
+def traces(svg):
+    return [p.get("d") for p in svg.iter(f"{SVG}path") if p.get("stroke-linejoin")]
+
+
+def points(path):
+    return np.array(re.findall(r"[ML](-?[\d.]+) (-?[\d.]+)", path), float)
+
+
+def test_one_millivolt_is_ten_millimetres_and_one_second_twenty_five():
+    signal = np.zeros((12, 1000))
+    signal[LEADS.index("I"), 100] = 1.0
+    found = points(traces(drawn(signal))[0])
+    assert len(found) == 250  # a quarter of ten seconds
+    assert found[0, 1] - found[100, 1] == 10
+    assert found[100, 0] - found[0, 0] == 25
+
+
+def test_all_leads_are_drawn_and_the_rhythm_strip_is_lead_two():
+    svg = drawn(np.zeros((12, 1000)))
+    assert len(traces(svg)) == 13 and len(points(traces(svg)[-1])) == 1000
+    names = [t.text for t in svg.iter(f"{SVG}text")]
+    assert set(LEADS) <= set(names) and names.count("II") == 2
+    assert svg.get("viewBox") == "0 0 260 135" and svg.get("width") == "260mm"
+
+
+def test_columns_continue_in_time():
+    starts = [points(path)[0, 0] for path in traces(drawn(np.zeros((12, 1000))))[:4]]
+    assert starts == [10, 72.5, 135, 197.5]
+
+
+def test_missing_leads_stay_blank_and_missing_samples_leave_a_gap():
+    signal = np.zeros((12, 1000))
+    signal[LEADS.index("II")] = np.nan
+    signal[LEADS.index("I"), 10:20] = np.nan
+    found = traces(drawn(signal))
+    assert len(found) == 12  # eleven leads, and the strip shows V1 instead
+    assert found[0].count("M") == 2 and len(points(found[0])) == 240
+    assert len(traces(drawn(np.full((12, 1000), np.nan)))) == 0
+
+
+def test_long_and_short_recordings_fit():
+    assert drawn(np.zeros((12, 30 * 500)), 500).get("viewBox") == "0 0 260 135"
+    assert drawn(np.zeros((12, 500))).get("viewBox") == "0 0 135 135"
+    assert len(traces(drawn(np.zeros((12, 0))))) == 0
+
+
+def test_the_title_is_escaped():
+    text = draw_svg(np.zeros((12, 100)), 100, '<script>alert("x")</script>')
+    assert "<script>" not in text and "&lt;script&gt;" in text
