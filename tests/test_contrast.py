@@ -22,9 +22,7 @@ def naive(a: Tensor, b: Tensor, scale: float, positives: Tensor, ignored: Tensor
         for i in range(len(x)):
             kept = [j for j in range(len(y)) if pos[i, j] or not ign[i, j]]
             denominator = sum(math.exp(scale * float(x[i] @ y[j])) for j in kept)
-            terms = [
-                -math.log(math.exp(scale * float(x[i] @ y[j])) / denominator) for j in range(len(y)) if pos[i, j]
-            ]
+            terms = [-math.log(math.exp(scale * float(x[i] @ y[j])) / denominator) for j in range(len(y)) if pos[i, j]]
             total += sum(terms) / len(terms)
         return total / len(x)
 
@@ -91,8 +89,9 @@ def test_gradients_over_ranks_equal_those_of_one_process(world: int, tmp_path) -
     ranks = [
         subprocess.Popen(
             [sys.executable, "-c", GLOO, str(rank), str(world), str(tmp_path / "store")],
-            stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
+            stderr=subprocess.PIPE,
+            text=True,
+        )
         for rank in range(world)
     ]
     for process in ranks:

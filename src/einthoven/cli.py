@@ -25,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Pair ECGs with codes and notes, align them, search by text. Research use only, not a medical device.",
 )
-console = Console(highlight=False)
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 120, soft_wrap=False)
 
 StudyPath = Annotated[Path, typer.Argument(help="the study directory")]
 ModelPath = Annotated[Path, typer.Argument(help="the model directory")]
@@ -43,13 +43,14 @@ def shown(title: str) -> Iterator[Callable[[int, int, str], None]]:
         )  # fmt: skip
         with Progress(*columns, console=console, transient=True) as bar:
             task = bar.add_task(title, total=None, rate="")
-            phase = [title, time.monotonic(), 0.0]
+            phase, began_at, first = "", began, 0
 
             def draw(done: int, total: int, note: str) -> None:
-                if note.split()[0] != phase[0]:
+                nonlocal phase, began_at, first
+                if note.split()[0] != phase:
                     bar.reset(task)
-                    phase[:] = [note.split()[0], time.monotonic(), done]
-                rate = (done - phase[2]) / max(time.monotonic() - phase[1], 1e-6)
+                    phase, began_at, first = note.split()[0], time.monotonic(), done
+                rate = (done - first) / max(time.monotonic() - began_at, 1e-6)
                 bar.update(task, completed=done, total=total, description=f"{title}: {note}", rate=f"{rate:,.1f}/s")
 
             yield draw
@@ -192,10 +193,12 @@ def print_report(out: Path) -> None:
 
     metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
     shown_table = Table(title=f"{metrics['data_kind']} data, {metrics['split']} split", title_justify="left")
-    for column in ("metric", "model", "random-init control"):
+    for column in ("task", "measure", "model", "random-init control"):
         shown_table.add_column(column)
     for row in table(metrics):
-        shown_table.add_row(row.name, row.model, row.random_init)
+        if "all recordings" in row.task:
+            continue  # the stricter gallery stands in the report
+        shown_table.add_row(row.task, row.measure, row.model, row.control)
     console.print(shown_table)
     console.print(f"report: {out / 'report.html'}")
 
@@ -207,7 +210,7 @@ def run(
     source: Annotated[Path | None, typer.Option("--source", help="the published files")] = None,
     split: Annotated[str, typer.Option(help="the split to evaluate")] = "validation",
 ) -> None:
-    """All stages of a recipe: ingest, pair, align, embed, evaluate. The model is STUDY/model, the report STUDY/report."""
+    """All stages of a recipe: ingest, pair, align, embed, evaluate, into STUDY/model and STUDY/report."""
     options = load_recipe(recipe)
     run_all(options, source, study, split, shlex.join(["einthoven", *sys.argv[1:]]))
 

@@ -26,7 +26,7 @@ def table_of(model_directory: Path) -> Table:
 def embed_rows(
     model: Model,
     store: Store,
-    rows: np.ndarray[Any, np.dtype[np.int64]],
+    rows: np.ndarray[Any, np.dtype[np.integer[Any]]],
     progress: Callable[[int, int], None],
     batch: int = 64,
 ) -> tuple[np.ndarray[Any, np.dtype[np.float32]], np.ndarray[Any, np.dtype[np.float32]]]:

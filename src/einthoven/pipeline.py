@@ -122,7 +122,13 @@ def search(model_directory: Path, study: Path, text: str, top: int, split: str |
 
 
 def evaluate(
-    model_directory: Path, study: Path, split: str, out: Path, config: Evaluation, command: str, progress: Progress = silent
+    model_directory: Path,
+    study: Path,
+    split: str,
+    out: Path,
+    config: Evaluation,
+    command: str,
+    progress: Progress = silent,
 ) -> Outcome:
     """Model, embeddings and labels -> `metrics.json` and `report.html`."""
     if split not in schema.SPLITS:

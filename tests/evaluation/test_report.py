@@ -7,7 +7,7 @@ import pytest
 
 from einthoven.evaluation.report import Example, ReportFigures, Row, table, write_report
 from einthoven.evaluation.retrieval import all_ranks, retrieval
-from einthoven.evaluation.transfer import linear_probe
+from einthoven.evaluation.transfer import fit_probes, probe_metrics
 from einthoven.evaluation.zeroshot import prompt_scores, zero_shot
 
 HOSTILE = '<script>alert("x")</script> & co'
@@ -21,9 +21,8 @@ def results(noise: float):
     ecg = text + noise * random.normal(size=text.shape)
     ecg[:, :3] += 2 * labels
     prompts = {name: np.eye(6)[[c]] for c, name in enumerate("ABC")}
-    probe = linear_probe(
-        ecg, labels, subjects, ecg, labels, subjects, ("A", "B", "C"), fractions=(0.1, 1.0), subsets=2, resamples=20
-    )
+    probes = fit_probes(ecg, labels, subjects, ("A", "B", "C"), fractions=(0.1, 1.0), subsets=2)
+    probe = probe_metrics(probes, ecg, labels, subjects, ("A", "B", "C"), resamples=20)
     metrics = {
         "retrieval": retrieval(ecg, text, groups, subjects, resamples=20),
         "zeroshot": zero_shot(ecg, prompts, labels, subjects, resamples=20),
@@ -38,6 +37,7 @@ def everything():
     (model, ranks, labels, scores), (control, control_ranks, _, _) = results(0.3), results(20.0)
     metrics = {
         "data_kind": "simulated",
+        "trained_on": "real",
         "command": f"einthoven evaluate {HOSTILE}",
         "seed": 7,
         "split": "test",
@@ -85,6 +85,7 @@ def test_the_page_is_whole_self_contained_and_escaped(tmp_path, everything):
     assert not re.search("#0a0[bc]0|#010203", page)
     assert page.count("Research use only, not a medical device") == 2
     assert "Evaluation on simulated data, test split" in page and "seed 7" in page
+    assert "trained on real data" in page
     assert len(re.findall("imulated data, test split", page)) == 1 + 1 + 4 + 1  # title, table, figures, example
 
 

@@ -1,3 +1,4 @@
+import json
 import warnings
 
 import numpy as np
@@ -13,10 +14,11 @@ from einthoven.evaluation.transfer import (
     FALLBACK,
     FOLDS,
     GRID,
+    Probe,
     choose_strength,
-    fit_probe,
-    linear_probe,
+    fit_probes,
     patient_subset,
+    probe_metrics,
 )
 
 
@@ -29,10 +31,14 @@ def example(n: int, seed: int = 0, classes: int = 3):
 
 def test_scores_are_those_of_scikit_learn_one_class_at_a_time():
     (features, labels, subjects), (others, truth, _) = example(300), example(100, seed=1)
-    strength, scores = fit_probe(features, labels, subjects, others, seed=0)
+    features, others = features * 3 + 5, others * 3 + 5
+    (probe,) = fit_probes(features, labels, subjects, ("A", "B", "C"), fractions=(1.0,))
+    scores = probe.scores(others)
     scaler = StandardScaler().fit(features)
     for c in range(3):
-        model = LogisticRegression(C=strength, max_iter=1000, tol=1e-8).fit(scaler.transform(features), labels[:, c])
+        model = LogisticRegression(C=probe.strength, max_iter=1000, tol=1e-8).fit(
+            scaler.transform(features), labels[:, c]
+        )
         expected = model.decision_function(scaler.transform(others))
         np.testing.assert_allclose(scores[:, c], expected, atol=0.05)
         assert roc_auc_score(truth[:, c], scores[:, c]) == pytest.approx(roc_auc_score(truth[:, c], expected), abs=5e-3)
@@ -80,7 +86,8 @@ def test_probe_reports_every_subset_and_the_mean_over_them_and_warns_of_nothing(
     train, (others, truth, patients) = example(400), example(150, seed=1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = linear_probe(*train, others, truth, patients, ("A", "B", "C"), subsets=3, resamples=30)["fractions"]
+        probes = fit_probes(*train, ("A", "B", "C"), subsets=3)
+        found = probe_metrics(probes, others, truth, patients, ("A", "B", "C"), resamples=30)["fractions"]
     assert list(found) == ["0.01", "0.1", "1"]
     assert [len(values["subsets"]) for values in found.values()] == [3, 3, 1]
     for values in found.values():
@@ -93,12 +100,21 @@ def test_probe_reports_every_subset_and_the_mean_over_them_and_warns_of_nothing(
 def test_a_class_without_a_positive_label_is_named_and_scores_one_half():
     (features, labels, subjects), evaluation = example(60), example(50, seed=1)
     labels[:, 1] = False
-    found = linear_probe(features, labels, subjects, *evaluation, ("A", "B", "C"), fractions=(1.0,), resamples=5)
+    probes = fit_probes(features, labels, subjects, ("A", "B", "C"), fractions=(1.0,))
+    found = probe_metrics(probes, *evaluation, ("A", "B", "C"), resamples=5)
     assert found["fractions"]["1"]["subsets"][0]["unlearnt"] == ["B"]
     assert found["fractions"]["1"]["classes"]["B"]["value"] == 0.5
 
 
 def test_an_empty_split_is_an_error():
     features, labels, subjects = example(10)
-    with pytest.raises(EinthovenError, match="needs labelled recordings"):
-        linear_probe(features, labels, subjects, features[:0], labels[:0], subjects[:0], ("A", "B", "C"))
+    with pytest.raises(EinthovenError, match="training split"):
+        fit_probes(features[:0], labels[:0], subjects[:0], ("A", "B", "C"))
+    with pytest.raises(EinthovenError, match="evaluation split"):
+        probe_metrics([], features[:0], labels[:0], subjects[:0], ("A", "B", "C"))
+
+
+def test_a_probe_survives_its_facts_in_json():
+    (probe,) = fit_probes(*example(40), ("A", "B", "C"), fractions=(1.0,))
+    again = Probe.of(probe.weight, probe.bias, json.loads(json.dumps(probe.facts())))
+    assert again.facts() == probe.facts() and again.weight is probe.weight

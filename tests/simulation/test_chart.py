@@ -18,7 +18,7 @@ from einthoven.simulation.findings import (
     draw_later,
 )
 
-TIME = datetime(2020, 3, 4, 5, 6)  # noqa: DTZ001
+TIME = datetime(2020, 3, 4, 5, 6)
 
 
 def recorded(findings: list[frozenset[str]], age: float | None = 60.0) -> list[Recorded]:

@@ -17,7 +17,9 @@ RECIPE = Recipe(
     text=TextEncoder(hidden=32, layers=1, heads=2, dropout=0.1, vocabulary=100),
     space=Space(dim=16, hidden=32),
     augmentation=Augmentation(noise_mv=0.005, wander_mv=0, lead_dropout=0, word_dropout=0),
-    training=Training(epochs=4, batch=4, learning_rate=3e-3, ema=0.9, validate_every=1, precision="fp32", clip_norm=1.0),
+    training=Training(
+        epochs=4, batch=4, learning_rate=3e-3, ema=0.9, validate_every=1, precision="fp32", clip_norm=1.0
+    ),
 )
 
 
@@ -47,7 +49,7 @@ def test_eight_pairs_are_learnt_by_heart(tmp_path: Path) -> None:
     assert ((ecg @ text.T).argmax(axis=1) == np.arange(8)).all()
 
 
-class Killed(Exception):
+class KilledError(Exception):
     pass
 
 
@@ -55,10 +57,10 @@ class Killed(Exception):
 def test_a_killed_run_ends_with_the_same_weights(tmp_path: Path, stop: int) -> None:
     def kill(step: int, steps: int, note: str) -> None:
         if step == stop:
-            raise Killed
+            raise KilledError
 
     whole = align(RECIPE, *parts(RECIPE), tmp_path / "whole")
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         align(RECIPE, *parts(RECIPE), tmp_path / "killed", progress=kill)
     again = align(RECIPE, *parts(RECIPE), tmp_path / "killed")
     assert again == whole

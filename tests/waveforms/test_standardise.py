@@ -122,7 +122,7 @@ def test_units_clip_and_come_back() -> None:
     values = np.array([0.0, 0.0004, -1.2345, 50.0, -50.0, np.nan, np.inf, -np.inf])
     stored = to_microvolts(values)
     assert stored.tolist() == [0, 0, -1234, 32767, -32767, MISSING_SAMPLE, 32767, -32767]
-    assert np.isnan(to_millivolts(stored)[5]) and to_millivolts(stored)[2] == np.float32(-1.234)
+    assert np.isnan(to_millivolts(stored)[5]) and to_millivolts(stored)[2] == pytest.approx(-1.234)
 
 
 def test_wrong_arguments() -> None:

@@ -3,6 +3,7 @@
 Layout of the metrics (every part of "model" and "random_init" may be missing; then its rows and figures are):
 
     {"data_kind": "real" | "semi-synthetic" | "simulated",
+     "trained_on": the same kinds, or null or missing,    # the data the model was trained on
      "command": str, "seed": int, "split": str,          # what made the numbers, on which split
      "counts": {name: int},                              # e.g. recordings, patients, excluded
      "model": {"retrieval": retrieval.retrieval(...),

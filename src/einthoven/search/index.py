@@ -27,6 +27,6 @@ class ExactIndex:
             return []
         # everything that ties with the last place is a candidate, so that ties are broken by id alone
         threshold = np.partition(scores, len(scores) - top)[len(scores) - top]
-        candidates = np.flatnonzero(scores >= threshold)
+        candidates = np.flatnonzero(scores >= threshold).tolist()
         ranked = sorted(((self.ids[i], float(scores[i])) for i in candidates), key=lambda hit: (-hit[1], hit[0]))
         return ranked[:top]

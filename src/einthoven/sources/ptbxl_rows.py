@@ -48,8 +48,8 @@ class Row:
 
     ecg_id: int
     subject_id: int
-    age: float | None  # years; 90 if over_89
-    over_89: bool | None
+    age: float | None  # years; 90 where the source only says OVER_89
+    over_89: bool | None  # older than 89, whether or not the age itself is told
     sex: str | None
     site: str | None
     device: str | None
@@ -99,7 +99,7 @@ def parse_row(values: dict[str, str]) -> Row:
         ecg_id=_cell(values, "ecg_id", _id, "a whole number", required=True),
         subject_id=_cell(values, "patient_id", _id, "a whole number", required=True),
         age=90.0 if age == OVER_89 else age,
-        over_89=None if age is None else age == OVER_89,
+        over_89=None if age is None else age > 89,
         sex=_cell(values, "sex", _sex, "0 (male) or 1 (female)"),
         site=_cell(values, "site", lambda text: str(_whole(text)), "a whole number"),
         device=" ".join(values["device"].split()) or None,

@@ -87,5 +87,7 @@ def load_probes(path: Path) -> tuple[tuple[str, ...], dict[str, list[Probe]]] | 
                 bias: Any = np.asarray(file.get_tensor(f"{name}.bias"))
                 probes.setdefault(name.split(".")[0], []).append(Probe.of(weight, bias, entry))
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise EinthovenError(f"{path} is not a readable file of probes ({error}); run `einthoven align` again.") from None
+        raise EinthovenError(
+            f"{path} is not a readable file of probes ({error}); run `einthoven align` again."
+        ) from None
     return tuple(described["classes"]), probes

@@ -3,7 +3,6 @@
 A record may name only files of its own folder. Nothing in a header is trusted before it is checked.
 """
 
-import errno
 import math
 import os
 import stat
@@ -75,16 +74,14 @@ def _open_inside(file: Path, folder: Path) -> tuple[int, int]:
     """(descriptor, size) of a regular file whose real place is below `folder`; RecordingError for all else."""
     if not _inside(file.parent, folder):
         raise RecordingError("outside-folder", f"{file.name} lies outside {folder.name}")
-    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # a pipe must not block
     try:
-        try:
-            handle = os.open(file, flags | os.O_NOFOLLOW)
-        except OSError as error:
-            if error.errno != errno.ELOOP:
-                raise
-            if not file.resolve().is_relative_to(folder.resolve()):
-                raise RecordingError("outside-folder", f"{file.name} is a link out of {folder.name}") from None
-            handle = os.open(file, flags)
+        link = file.is_symlink()
+        if link and not file.resolve().is_relative_to(folder.resolve()):
+            raise RecordingError("outside-folder", f"{file.name} is a link out of {folder.name}")
+        # O_NOFOLLOW: a file that becomes a link meanwhile is refused. O_NONBLOCK: a pipe must not block.
+        handle = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if link else os.O_NOFOLLOW))
+    except RecordingError:
+        raise
     except (FileNotFoundError, NotADirectoryError):
         raise RecordingError("missing-file", f"{file.name} does not exist") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
