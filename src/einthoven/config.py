@@ -88,6 +88,7 @@ class Training:
     epochs: int = 30
     batch: int = 128
     learning_rate: float = 1e-3
+    words: float = 1.0  # weight of predicting the words of the report beside the contrastive loss; 0: contrast alone
     weight_decay: float = 0.05
     warmup: float = 0.05  # share of all steps
     ema: float = 0.995  # decay of the averaged weights that are evaluated and saved; 0: none

@@ -47,3 +47,18 @@ def info_nce(a: Tensor, b: Tensor, scale: Tensor, positives: Tensor, ignored: Te
 def _one_way(logits: Tensor, positives: Tensor) -> Tensor:
     log_p = F.log_softmax(logits, dim=1).masked_fill(~positives, 0.0)
     return -(log_p.sum(dim=1) / positives.sum(dim=1)).mean()
+
+
+def word_loss(logits: Tensor, tokens: Tensor, content: Tensor) -> Tensor:
+    """Cross-entropy between predicted words and the words of a text, each once (Joulin 2016, section 3.1).
+
+    What InfoNCE must push apart, two wordings of one finding, share most of their words here.
+
+    Args:
+        logits: [n, vocabulary].
+        tokens: int64 [n, l].
+        content: bool [vocabulary]; False for special tokens, which are no words.
+    """
+    target = torch.zeros_like(logits, dtype=torch.float32).scatter_(1, tokens, 1.0) * content
+    target = target / target.sum(dim=1, keepdim=True).clamp(min=1.0)
+    return -(target * F.log_softmax(logits.float(), dim=1)).sum(dim=1).mean()

@@ -33,6 +33,8 @@ Floats = npt.NDArray[np.floating[Any]]
 class Model(nn.Module):
     """An ECG encoder and a text encoder that meet in one space."""
 
+    content: Tensor  # bool [vocabulary]: which tokens are words
+
     def __init__(
         self, ecg: EcgEncoder, text: TextEncoder, space: Space, body: nn.Module, tokenizer: Any, card: dict[str, Any]
     ) -> None:
@@ -44,6 +46,11 @@ class Model(nn.Module):
         self.ecg_head = Head(self.ecg.dim, space)
         self.text = TextTransformer(body, text.frozen)
         self.text_head = Head(self.text.dim, space)
+        # predicts the words of the report during training; at inference it is not used
+        self.words = nn.Linear(self.ecg.dim, int(body.config.vocab_size))  # type: ignore[union-attr, arg-type]
+        content = torch.ones(self.words.out_features, dtype=torch.bool)
+        content[tokenizer.all_special_ids] = False
+        self.register_buffer("content", content, persistent=False)
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / space.temperature)))
 
     @classmethod
@@ -78,12 +85,13 @@ class Model(nn.Module):
         """Inverse temperature, at most 100 (Radford 2021, section 2.5)."""
         return self.log_scale.exp().clamp(max=100.0)
 
-    def forward(self, strip: Tensor, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Unit vectors of both modalities, each [b, d], and the inverse temperature.
+    def forward(self, strip: Tensor, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Unit vectors of both modalities, each [b, d], the words' logits [b, v] and the inverse temperature.
 
-        One call for both, so that DDP sees every parameter in one forward pass.
+        One call for all, so that DDP sees every parameter in one forward pass.
         """
-        return self.ecg_head(self.ecg(strip)), self.text_head(self.text(tokens, mask)), self.scale()
+        features = self.ecg(strip)
+        return self.ecg_head(features), self.text_head(self.text(tokens, mask)), self.words(features), self.scale()
 
     def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Token ids and mask, [n, t]; t is the longest text, cut at `max_tokens`."""

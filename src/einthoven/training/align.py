@@ -1,6 +1,5 @@
 """Contrastive alignment of ECG and text: one linear loop that survives a kill with the same numbers."""
 
-import contextlib
 import copy
 import json
 import math
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 from einthoven import schema
 from einthoven.batches import Batch, Ints, Pairs, epoch_batches
 from einthoven.config import Recipe, Training
-from einthoven.contrast import gather, info_nce
+from einthoven.contrast import gather, info_nce, word_loss
 from einthoven.errors import EinthovenError
 from einthoven.evaluation.retrieval import best_ranks
 from einthoven.model import STRIPS, Model, load
@@ -112,14 +111,19 @@ def learning_rate(step: int, steps: int, options: Training) -> float:
     return options.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
 
 
-def align_loss(model: nn.Module, batch: Batch) -> Tensor:
-    """Symmetric InfoNCE over the batches of all ranks. Equal texts are positives; other recordings of a patient
-    are neither positive nor negative."""
-    ecg, text, scale = model(batch.strip, batch.tokens, batch.mask)
+def align_loss(model: nn.Module, batch: Batch, content: Tensor, words: float, kind: str) -> Tensor:
+    """Symmetric InfoNCE over the batches of all ranks, and `words` times the prediction of the report's words.
+
+    Equal texts are positives; other recordings of a patient are neither positive nor negative.
+    """
+    with torch.autocast(batch.strip.device.type, torch.bfloat16, enabled=kind == "bf16"):
+        ecg, text, logits, scale = model(batch.strip, batch.tokens, batch.mask)
+    # outside of autocast: differences between cosines are smaller than bf16 can tell
     ecg, text = gather(ecg), gather(text)
     same_text, subject = gather(batch.text), gather(batch.subject)
     positives = same_text[:, None] == same_text[None, :]
-    return info_nce(ecg, text, scale, positives, subject[:, None] == subject[None, :])
+    loss = info_nce(ecg, text, scale, positives, subject[:, None] == subject[None, :])
+    return loss + words * word_loss(logits, batch.tokens, content)
 
 
 def align(
@@ -158,16 +162,17 @@ def align(
             epoch=state.epoch,
             rank=accelerator.process_index,
             world=accelerator.num_processes,
+            ahead=accelerator.device.type != "cpu",
         ):
             torch.manual_seed(_seed(options.seed, state.step, accelerator.process_index))  # dropout
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(state.step, steps, options)
-            with accelerator.accumulate(wrapped), autocast(accelerator.device, kind):
-                loss = align_loss(wrapped, batch.to(accelerator.device))
-            accelerator.backward(loss)
-            accelerator.clip_grad_norm_(model.parameters(), options.clip_norm)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+            with accelerator.accumulate(wrapped):
+                loss = align_loss(wrapped, batch.to(accelerator.device), model.content, options.words, kind)
+                accelerator.backward(loss)
+                accelerator.clip_grad_norm_(model.parameters(), options.clip_norm)
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
             update_average(state.average, state.model, options.ema, state.step)
             losses.append(loss.detach())  # reading the value here would wait for the device
             state.step += 1
@@ -177,10 +182,6 @@ def align(
             _close_epoch(state, options, held, workshop, signature, float(torch.stack(losses).mean()))
         accelerator.wait_for_everyone()
     return state.history
-
-
-def autocast(device: torch.device, kind: str) -> contextlib.AbstractContextManager[Any]:
-    return torch.autocast(device.type, torch.bfloat16, enabled=kind == "bf16")
 
 
 def _seed(seed: int, step: int, rank: int) -> int:
@@ -193,17 +194,18 @@ def _optimizer(model: Model, options: Training) -> torch.optim.Optimizer:
     decayed = [p for _, p in named if p.ndim > 1]
     free = [p for _, p in named if p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": options.weight_decay}, {"params": free, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=options.learning_rate, betas=(0.9, 0.98))
+    return torch.optim.AdamW(groups, lr=options.learning_rate, betas=(0.9, 0.98), fused=True)
 
 
 @torch.no_grad()
 def update_average(average: nn.Module, model: nn.Module, decay: float, step: int) -> None:
     """Exponential moving average of the weights; its memory grows with the steps, so the start is forgotten soon."""
     decay = min(decay, (1 + step) / (10 + step))
-    for mean, new in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
-        if mean.is_floating_point():
-            mean.lerp_(new.to(mean.dtype), 1 - decay)
-        else:
+    means, news = list(average.state_dict().values()), list(model.state_dict().values())
+    smooth = [i for i, mean in enumerate(means) if mean.is_floating_point()]
+    torch._foreach_lerp_([means[i] for i in smooth], [news[i] for i in smooth], 1 - decay)
+    for mean, new in zip(means, news, strict=True):
+        if not mean.is_floating_point():  # counters
             mean.copy_(new)
 
 
