@@ -1,5 +1,6 @@
 """The README tells the truth: its commands exist and run, its tree is the tree, its numbers are the committed ones."""
 
+import csv
 import importlib.util
 import json
 import re
@@ -7,10 +8,15 @@ import shlex
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 import typer
+import wfdb
 
 from einthoven import cli, config
+from einthoven.schema import LEADS
+from einthoven.simulation.heart import simulate
+from einthoven.sources.ptbxl_rows import COLUMNS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -58,3 +64,69 @@ def test_results_are_the_committed_ones() -> None:
 def test_make_knows_the_two_commands(target: str) -> None:
     assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     assert f"make {target}" in README
+
+
+FINDINGS = {"NORM": "sinusrhythmus normales ekg", "AFIB": "vorhofflimmern", "IMI": "sinusrhythmus inferiorer infarkt"}
+TINY = "[ecg]\nwidth = 8\nblocks = [1, 1]\n[text]\nhidden = 32\nlayers = 1\n[training]\nepochs = 2\n[evaluation]\nresamples = 20"
+
+
+def write_ptbxl(folder: Path, recordings: int = 60) -> None:
+    """A tree in PTB-XL's published layout, of simulated ECGs."""
+    codes = [list(FINDINGS)[i % 3] for i in range(recordings)]
+    signals = simulate([frozenset({code}) for code in codes], np.random.default_rng(0), sampling_rate=100)
+    where = folder / "records100" / "00000"
+    where.mkdir(parents=True)
+    for number, signal in enumerate(signals, start=1):
+        wfdb.wrsamp(
+            f"{number:05d}_lr",
+            100,
+            ["mV"] * 12,
+            list(LEADS),
+            d_signal=signal.T.astype(np.int64),
+            fmt=["16"] * 12,
+            adc_gain=[1000.0] * 12,
+            baseline=[0] * 12,
+            write_dir=str(where),
+        )
+    with (folder / "ptbxl_database.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        for number, code in enumerate(codes, start=1):
+            writer.writerow(
+                {
+                    "ecg_id": number,
+                    "patient_id": number,
+                    "age": 50,
+                    "sex": 0,
+                    "report": FINDINGS[code],
+                    "recording_date": "1990-01-01 10:00:00",
+                    "scp_codes": str({code: 100.0}),
+                    "strat_fold": 1 + number % 9,
+                    "filename_lr": f"records100/00000/{number:05d}_lr",
+                    "filename_hr": f"records500/00000/{number:05d}_hr",
+                }
+            )
+    (folder / "scp_statements.csv").write_text(
+        ",description,diagnostic,form,rhythm,diagnostic_class,diagnostic_subclass\n"
+        "NORM,normal ECG,1.0,,,NORM,NORM\nIMI,inferior infarction,1.0,,,MI,IMI\nAFIB,atrial fibrillation,,,1.0,,\n"
+    )
+
+
+def test_the_readmes_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_ptbxl(tmp_path / "SRC")
+    (tmp_path / "recipes").mkdir()
+    for name in ("ecg-text.toml", "ptbxl.toml"):
+        (tmp_path / "recipes" / name).write_text(TINY)
+    found = commands()
+    assert len(found) == 7
+    for command in found:
+        cli.app(command[1:], standalone_mode=False)
+    said = capsys.readouterr().out
+    assert "vorhofflimmern" in said and "real data" in said
+    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    names: dict[str, object] = {"array": np.zeros((3, 5000))}
+    exec(example, names)
+    assert np.shape(names["similarity"]) == (2,)
+    cli.app(["rechart", "STUDY", "OUT"], standalone_mode=False)
+    assert (tmp_path / "OUT" / "events.parquet").exists()

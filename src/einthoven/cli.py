@@ -117,6 +117,16 @@ def ingest(
 
 
 @app.command()
+def rechart(
+    study: StudyPath,
+    out: Annotated[Path, typer.Argument(help="the new, semi-synthetic study")],
+    seed: Annotated[int, typer.Option(help="of the simulated chart")] = 0,
+) -> None:
+    """Give real recordings a simulated chart made from their findings: a semi-synthetic study."""
+    say("rechart", pipeline.rechart(study, out, seed))
+
+
+@app.command()
 def pair(study: StudyPath, recipe: RecipePath = None) -> None:
     """Give every recording the codes and notes of its window."""
     say("pair", pipeline.pair(recipe_of(recipe).pairing, study))

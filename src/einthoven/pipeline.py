@@ -55,6 +55,23 @@ def ingest(config: Source, source: Path | None, study: Path, progress: Progress 
         )
 
 
+def rechart(study: Path, out: Path, seed: int) -> Outcome:
+    """A real study -> a semi-synthetic one: its recordings and findings, with a simulated chart."""
+    from einthoven.sources import simulated
+
+    if data_kind(study) != schema.REAL:
+        raise EinthovenError(f"{study} holds {data_kind(study)} data; rechart takes a study of real recordings.")
+    simulated.check_target(study, out)
+    with lock(out):
+        return run_stage(
+            stage_manifest(out, "ingest"),
+            config={"rechart": seed},
+            inputs={"ingest": stage_manifest(study, "ingest")},
+            outputs={t.path: t.at(out) for t in SOURCE_TABLES} | {schema.WAVEFORMS: out / schema.WAVEFORMS},
+            work=lambda: simulated.rechart(study, out, seed),
+        )
+
+
 def pair(config: Pairing, study: Path) -> Outcome:
     """Recordings, events and notes -> pairs."""
     from einthoven.pairing import windows

@@ -48,7 +48,7 @@ RECORDINGS = Table(
             pa.field("time", TIME),  # start of the recording
             pa.field("split", pa.string(), nullable=False),  # one of SPLITS
             pa.field("row", pa.int64()),  # row in the waveform store; null: known but without a signal
-            pa.field("leads", pa.int16()),  # bit i set: LEADS[i] was recorded
+            pa.field("leads", pa.int16()),  # bit i set: LEADS[i] was recorded, or derived from I and II
             pa.field("source_rate", pa.float32()),  # hertz, before resampling
             pa.field("quality", pa.list_(pa.string())),  # flags of waveforms/quality.py; empty: none raised
             pa.field("age", pa.float32()),  # years at the recording; 90 where the source only says "over 89"

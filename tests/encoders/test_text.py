@@ -46,3 +46,16 @@ def test_features_are_the_mean_over_real_tokens() -> None:
     mask = (tokens != 0).long()
     states = body(input_ids=tokens[:, :4]).last_hidden_state
     assert np.allclose(encoder(tokens, mask).detach(), states.mean(dim=1).detach(), atol=1e-5)
+
+
+def test_a_batch_gives_each_text_what_it_gets_alone() -> None:
+    from transformers import AutoModel
+
+    torch.manual_seed(0)
+    body = AutoModel.from_config(small_bert(TextEncoder(hidden=16, layers=2, heads=2), 80))
+    encoder = TextTransformer(body, frozen=False).eval()
+    lengths = torch.tensor([3, 9, 1, 7, 7, 2, 5, 9, 4, 6])
+    mask = (torch.arange(9)[None] < lengths[:, None]).long()
+    tokens = torch.randint(5, 80, (10, 9)) * mask
+    alone = torch.cat([encoder(tokens[i : i + 1, :n], mask[i : i + 1, :n]) for i, n in enumerate(lengths.tolist())])
+    assert torch.allclose(encoder(tokens, mask), alone, atol=1e-5)

@@ -32,6 +32,16 @@ def test_scores_equal_a_naive_loop():
     np.testing.assert_allclose(prompt_scores(ecg, prompts, "mean"), mean, atol=1e-6)
     np.testing.assert_allclose(prompt_scores(ecg, prompts, "max").T, [np.max(c, 1) for c in cosine.values()], atol=1e-6)
     np.testing.assert_allclose(prompt_scores(ecg, prompts, "logsumexp").T, smooth, atol=1e-6)
+    a, b = smooth
+    np.testing.assert_allclose(prompt_scores(ecg, prompts, "contrast").T, [a - b, b - a], atol=1e-6)
+
+
+def test_a_finding_is_held_against_norm_and_norm_against_the_others():
+    random = np.random.default_rng(1)
+    ecg, prompts = random.normal(size=(5, 4)), {name: random.normal(size=(2, 4)) for name in ("MI", "NORM", "CD")}
+    mi, norm, cd = prompt_scores(ecg, prompts, "logsumexp").T
+    expected = np.array([mi - norm, norm - (mi + cd) / 2, cd - norm]).T
+    np.testing.assert_allclose(prompt_scores(ecg, prompts, "contrast"), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("ensemble", ENSEMBLES)

@@ -20,6 +20,7 @@ from einthoven.evaluation.retrieval import all_ranks, retrieval
 from einthoven.evaluation.transfer import probe_metrics
 from einthoven.evaluation.zeroshot import PROMPTS, prompt_scores, zero_shot
 from einthoven.model import Model, load
+from einthoven.search.query import findings
 from einthoven.study import data_kind, read_manifest, read_table
 from einthoven.training.probes import FILE, load_probes
 from einthoven.waveforms.store import Store
@@ -84,7 +85,7 @@ def evaluate_model(
         _collect(figures, encoder, encoded[series], data, series)
     manifest = read_manifest(directory / "manifest.json") or {"counts": {}}
     figures["history"] = tuple(manifest["counts"].get("history", ()))
-    figures["examples"] = examples(model, encoded["model"].vectors, data, store)
+    figures["examples"] = examples(model, encoded["model"].vectors, data, study, store)
     report.write_report(out, metrics, report.ReportFigures(**figures))
     return dict(metrics["counts"])
 
@@ -192,13 +193,13 @@ def _collect(figures: dict[str, Any], model: Model, encoded: Encoded, data: Spli
         figures["zero_shot_scores"] = prompt_scores(encoded.vectors[data.labelled], prompt_embeddings(model, prompted))
 
 
-def examples(model: Model, vectors: Floats, data: Split, store: Store) -> tuple[report.Example, ...]:
-    """For a few classes, the ECG nearest to the class's first prompt, drawn."""
-    found = []
-    for name in [name for name in data.classes if name in PROMPTS][:EXAMPLES]:
-        prompt = next(iter(PROMPTS[name].values()))[0]
-        best = int(np.argmax(vectors @ model.encode_text([prompt])[0]))
-        signal = millivolts(store.read(data.rows[best : best + 1]))[0]
-        present = tuple(c for c, positive in zip(data.classes, data.labels[best], strict=True) if positive)
-        found.append(report.Example(prompt, data.ids[best], signal, store.sampling_rate, present))
-    return tuple(found)
+def examples(model: Model, vectors: Floats, data: Split, study: Path, store: Store) -> tuple[report.Example, ...]:
+    """For a few classes, the ECG nearest to the class's first English prompt, drawn with its findings."""
+    prompts = [PROMPTS[name]["english"][0] for name in data.classes if name in PROMPTS][:EXAMPLES]
+    nearest = [int(np.argmax(vectors @ vector)) for vector in model.encode_text(prompts)]
+    names = findings(study, [data.ids[i] for i in nearest])
+    signals = millivolts(store.read(data.rows[nearest]))
+    return tuple(
+        report.Example(prompt, data.ids[i], signal, store.sampling_rate, tuple(names.get(data.ids[i], ())))
+        for prompt, i, signal in zip(prompts, nearest, signals, strict=True)
+    )

@@ -159,30 +159,46 @@ PROMPTS: Final[dict[str, dict[str, tuple[str, ...]]]] = {
 }
 """Class -> language -> prompts: PTB-XL's super-classes, with a prompt or more for each common sub-class."""
 
-ENSEMBLES = ("mean", "max", "logsumexp")
-TEMPERATURE = 0.07  # of "logsumexp": how close a prompt must be to the best one to count
+ENSEMBLES = ("contrast", "logsumexp", "mean", "max")
+TEMPERATURE = 0.2  # of "logsumexp": how close a prompt must be to the best one to count
+REFERENCE = "NORM"
+"""The class a finding is held against: what its prompts say where nothing is found."""
 
 
-def prompt_scores(ecg: Floats, prompt_embeddings: Mapping[str, Floats], ensemble: str = "mean") -> Floats:
+def prompt_scores(ecg: Floats, prompt_embeddings: Mapping[str, Floats], ensemble: str = "contrast") -> Floats:
     """Score of each ECG for each class: ecg [n, d], per class prompts [k, d] -> float32 [n, classes], mapping's order.
 
     mean: cosine with the normalised mean of the unit prompts (CLIP's prompt ensemble); max: cosine with the nearest
     prompt; logsumexp: smooth maximum of the cosines, normalised by the number of prompts.
+
+    contrast: logsumexp against that of `REFERENCE`, and `REFERENCE` against the mean of the others (Tiu 2022 hold each
+    finding against its negation). Cosines also tell how usual an ECG is and in which language its device reports;
+    that part, which is common to all classes, drops out. Without `REFERENCE`, each class against the mean of the others.
     """
     if ensemble not in ENSEMBLES:
         raise EinthovenError(f"Unknown prompt ensemble {ensemble!r}. Known: {', '.join(ENSEMBLES)}.")
     ecg = unit(ecg)
-    columns = []
-    for prompts in map(unit, prompt_embeddings.values()):
-        if ensemble == "mean":
-            columns.append(ecg @ unit(prompts.mean(axis=0, keepdims=True))[0])
-        else:
-            cosine = ecg @ prompts.T
-            best = cosine.max(axis=1)
-            if ensemble == "logsumexp":
-                best = best + TEMPERATURE * np.log(np.exp((cosine - best[:, None]) / TEMPERATURE).mean(axis=1))
-            columns.append(best)
-    return np.stack(columns, axis=1)
+    columns = [_score(ecg, unit(prompts), ensemble) for prompts in prompt_embeddings.values()]
+    scores = np.stack(columns, axis=1)
+    if ensemble != "contrast" or len(columns) < 2:
+        return scores
+    others = (scores.sum(axis=1, keepdims=True) - scores) / (len(columns) - 1)
+    if REFERENCE not in prompt_embeddings:
+        return np.asarray(scores - others)
+    usual = list(prompt_embeddings).index(REFERENCE)
+    contrast = scores - scores[:, [usual]]
+    contrast[:, usual] = scores[:, usual] - others[:, usual]
+    return np.asarray(contrast)
+
+
+def _score(ecg: Floats, prompts: Floats, ensemble: str) -> Floats:
+    if ensemble == "mean":
+        return np.asarray(ecg @ unit(prompts.mean(axis=0, keepdims=True))[0])
+    cosine = ecg @ prompts.T
+    best = cosine.max(axis=1)
+    if ensemble == "max":
+        return np.asarray(best)
+    return np.asarray(best + TEMPERATURE * np.log(np.exp((cosine - best[:, None]) / TEMPERATURE).mean(axis=1)))
 
 
 def zero_shot(
@@ -191,7 +207,7 @@ def zero_shot(
     labels: NDArray[np.bool_],
     subjects: Integers,
     *,
-    ensemble: str = "mean",
+    ensemble: str = "contrast",
     resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:

@@ -76,9 +76,7 @@ def rechart(study: Path, out: Path, seed: int) -> dict[str, Any]:
     records the counts in the manifest; a simulated study stays simulated.
     """
     simulated = data_kind(study) == schema.SIMULATED
-    there = read_manifest(stage_manifest(out, "ingest"))
-    if out.resolve() == study.resolve() or (there and there["counts"]["data_kind"] == schema.REAL):
-        raise EinthovenError(f"{out} is a study already: name a new directory for the one with the simulated chart.")
+    check_target(study, out)
     recordings, events = read_table(schema.RECORDINGS, study), read_table(schema.EVENTS, study)
     codes = read_table(schema.CODES, study)
     statements = events.filter(pc.starts_with(events["code"], "SCP//"))
@@ -100,6 +98,13 @@ def rechart(study: Path, out: Path, seed: int) -> dict[str, Any]:
         "unknown_statements": chart.unknown,
         "recordings_without_time": untimed,
     }
+
+
+def check_target(study: Path, out: Path) -> None:
+    """Refuse to write a simulated chart over a study of real data."""
+    there = read_manifest(stage_manifest(out, "ingest"))
+    if out.resolve() == study.resolve() or (there and there["counts"]["data_kind"] == schema.REAL):
+        raise EinthovenError(f"{out} is a study already: name a new directory for the one with the simulated chart.")
 
 
 def _draw_cohort(subjects: int, rng: np.random.Generator) -> _Cohort:

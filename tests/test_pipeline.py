@@ -1,0 +1,183 @@
+"""The whole line on small studies, through the command line."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+import einthoven
+from einthoven import cli, pipeline, schema
+from einthoven.config import load_recipe
+from einthoven.errors import EinthovenError
+from einthoven.study import data_kind, read_manifest, stage_manifest
+
+RECIPE = """
+[source]
+name = "simulated"
+subjects = 120
+[pairing]
+note_kinds = ["ecg"]
+[ecg]
+width = 8
+blocks = [1, 1]
+[text]
+hidden = 32
+layers = 1
+[training]
+epochs = 3
+batch = 32
+precision = "fp32"
+[evaluation]
+resamples = 20
+"""
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("recipe") / "tiny.toml"
+    path.write_text(RECIPE)
+    return path
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory, recipe: Path) -> Path:
+    path = tmp_path_factory.mktemp("runs") / "study"
+    run("run", str(recipe), "--study", str(path), "--split", "test")
+    return path
+
+
+def run(*arguments: str) -> None:
+    cli.app(list(arguments), standalone_mode=False)
+
+
+def test_run_leaves_everything_it_promises(study: Path, capsys) -> None:
+    for table in (*pipeline.SOURCE_TABLES, schema.PAIRS):
+        assert pq.read_schema(table.at(study)).equals(table.columns)
+    assert {p.name for p in (study / "model").iterdir()} == {
+        "config.json", "model.safetensors", "tokenizer", "probes.safetensors", "manifest.json",
+    }  # fmt: skip
+    assert not (study / "model.training").exists()
+    metrics = json.loads((study / "report" / "metrics.json").read_text())
+    assert metrics["data_kind"] == "simulated"
+    for series in ("model", "random_init"):
+        assert {"retrieval", "zeroshot", "probe"} <= set(metrics[series])
+        assert set(metrics[series]["probe"]["fractions"]) == {"0.01", "0.1", "1"}
+    page = (study / "report" / "report.html").read_text()
+    assert "simulated" in page and "not a medical device" in page.lower() and "<svg" in page
+    assert "http://" not in page.replace("http://www.w3.org", "")
+
+
+def test_running_again_changes_nothing_and_says_so(study: Path, recipe: Path, capsys) -> None:
+    before = {p: p.stat().st_mtime_ns for p in study.rglob("*") if p.is_file() and p.name != ".lock"}
+    run("run", str(recipe), "--study", str(study), "--split", "test")
+    said = capsys.readouterr().out
+    for stage in ("ingest", "pair", "align", "evaluate"):
+        assert f"{stage}: unchanged, nothing to do" in said
+    assert before == {p: p.stat().st_mtime_ns for p in study.rglob("*") if p.is_file() and p.name != ".lock"}
+
+
+@pytest.mark.parametrize("stage", ["recordings", "epoch", "features"])
+def test_a_run_killed_in_any_stage_ends_with_the_same_result(study: Path, recipe: Path, tmp_path: Path, stage) -> None:
+    class KilledError(Exception):
+        pass
+
+    options, again = load_recipe(recipe), tmp_path / "study"
+
+    def kill(done: int, total: int, note: str) -> None:
+        if note.startswith(stage) and done > total / 2:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        pipeline.ingest(options.source, None, again, kill)
+        pipeline.pair(options.pairing, again)
+        pipeline.align(options, again, again / "model", kill)
+    pipeline.ingest(options.source, None, again)
+    pipeline.pair(options.pairing, again)
+    pipeline.align(options, again, again / "model")
+    for name in ("recordings.parquet", "pairs.parquet", "model/model.safetensors", "model/probes.safetensors"):
+        assert (again / name).read_bytes() == (study / name).read_bytes(), name
+
+
+def test_search_finds_and_explains(study: Path, capsys) -> None:
+    run("search", str(study / "model"), str(study), "--text", "atrial fibrillation", "--top", "4", "--split", "train")
+    hits = pipeline.search(study / "model", study, "atrial fibrillation", 4, "train")
+    assert len(hits) == 4
+    assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+    assert all(hit.split == "train" and hit.findings for hit in hits)
+    assert hits[0].recording_id in capsys.readouterr().out
+
+
+def test_search_agrees_with_the_model_in_python(study: Path) -> None:
+    from einthoven.waveforms.store import Store
+    from einthoven.waveforms.strips import millivolts
+
+    (hit,) = pipeline.search(study / "model", study, "left bundle branch block", 1)
+    recordings = pq.read_table(schema.RECORDINGS.at(study)).to_pylist()
+    row = next(r["row"] for r in recordings if r["recording_id"] == hit.recording_id)
+    model = einthoven.load(study / "model")
+    signal = millivolts(Store.open(study).read(np.array([row])))[0]
+    cosine = model.encode_ecg(signal, 100) @ model.encode_text(["left bundle branch block"])[0]
+    assert cosine == pytest.approx(hit.score, abs=1e-4)
+
+
+def test_a_study_of_another_rate_without_a_train_split_evaluates_with_the_model(study: Path, tmp_path: Path) -> None:
+    other, report = tmp_path / "other", tmp_path / "report"
+    options = load_recipe_with(subjects=150, seed=5, sampling_rate=500)
+    pipeline.ingest(options, None, other)
+    recordings = pq.read_table(schema.RECORDINGS.at(other))
+    only = recordings.set_column(3, recordings.schema.field("split"), [["test"] * len(recordings)])
+    pq.write_table(only, schema.RECORDINGS.at(other))
+    run("pair", str(other))
+    run("evaluate", str(study / "model"), str(other), "--split", "test", "--out", str(report))
+    metrics = json.loads((report / "metrics.json").read_text())
+    assert {"retrieval", "zeroshot", "probe"} <= set(metrics["model"])
+    with pytest.raises(EinthovenError, match="validation split has no recording"):
+        run("evaluate", str(study / "model"), str(other), "--split", "validation", "--out", str(report))
+
+
+def load_recipe_with(**changes):
+    from dataclasses import replace
+
+    from einthoven.config import Source
+
+    return replace(Source(name="simulated"), **changes)
+
+
+def test_rechart_makes_a_semi_synthetic_study_of_a_real_one(study: Path, tmp_path: Path) -> None:
+    real, out = tmp_path / "real", tmp_path / "out"
+    with pytest.raises(EinthovenError, match="simulated data"):
+        run("rechart", str(study), str(out))
+    shutil.copytree(study, real)
+    manifest = stage_manifest(real, "ingest")
+    manifest.write_text(manifest.read_text().replace('"data_kind": "simulated"', '"data_kind": "real"'))
+    run("rechart", str(real), str(out))
+    assert data_kind(out) == "semi-synthetic"
+    assert read_manifest(stage_manifest(out, "ingest"))["counts"]["recordings"] > 0  # type: ignore[index]
+    with pytest.raises(EinthovenError, match="study already"):
+        run("rechart", str(real), str(real))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["ingest", "ptbxl", "nowhere", "study"], "does not exist"),
+        (["ingest", "ptbxl", "study"], "expected SRC STUDY"),
+        (["ingest", "edf", "a", "b"], "unknown source 'edf'"),
+        (["pair", "nowhere"], "not a complete study"),
+        (["align", "nowhere", "--out", "model"], "not a complete study"),
+        (["search", "nowhere", "nowhere", "--text", "x"], "not a complete study"),
+        (["evaluate", "nowhere", "nowhere", "--split", "dev", "--out", "r"], "--split dev"),
+        (["run", "nowhere.toml", "--study", "s"], "no such recipe"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_status_2(tmp_path: Path, monkeypatch, capsys, arguments, message) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["einthoven", *arguments])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert caught.value.code == 2
+    said = capsys.readouterr().err
+    assert message in said and "Traceback" not in said and len(said.strip().splitlines()) == 1
