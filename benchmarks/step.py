@@ -47,7 +47,7 @@ def main() -> None:
         text_of = generator.integers(0, len(texts), n)
         pairs = Pairs(
             np.arange(n), np.arange(n), text_of, tokens, mask, lambda rows: signals[rows],
-            model.tokenizer.mask_token_id, 5,
+            model.tokenizer.mask_token_id, model.content,
         )  # fmt: skip
         bare, whole = [], []
         for turn in range(arguments.rounds):

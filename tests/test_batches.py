@@ -55,7 +55,14 @@ def pairs(n: int = 20) -> Pairs:
     signals = np.arange(n * 12 * 50, dtype=np.int16).reshape(n, 12, 50)
     tokens = torch.arange(n * 6).reshape(n, 6) + 10
     return Pairs(
-        np.arange(n), np.arange(n) // 2, np.arange(n), tokens, torch.ones_like(tokens), lambda rows: signals[rows], 4, 5
+        np.arange(n),
+        np.arange(n) // 2,
+        np.arange(n),
+        tokens,
+        torch.ones_like(tokens),
+        lambda rows: signals[rows],
+        4,
+        torch.arange(200) >= 5,
     )
 
 

@@ -67,7 +67,18 @@ def test_make_knows_the_two_commands(target: str) -> None:
 
 
 FINDINGS = {"NORM": "sinusrhythmus normales ekg", "AFIB": "vorhofflimmern", "IMI": "sinusrhythmus inferiorer infarkt"}
-TINY = "[ecg]\nwidth = 8\nblocks = [1, 1]\n[text]\nhidden = 32\nlayers = 1\n[training]\nepochs = 2\n[evaluation]\nresamples = 20"
+TINY = """
+[ecg]
+width = 8
+blocks = [1, 1]
+[text]
+hidden = 32
+layers = 1
+[training]
+epochs = 2
+[evaluation]
+resamples = 20
+"""
 
 
 def write_ptbxl(folder: Path, recordings: int = 60) -> None:

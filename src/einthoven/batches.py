@@ -44,7 +44,7 @@ class Pairs:
     mask: Tensor
     read: Callable[[Ints], npt.NDArray[np.int16]]  # store rows -> microvolts [b, 12, samples] at the model's rate
     mask_token: int
-    special: int  # token ids below this number are special and never dropped
+    content: Tensor  # bool [vocabulary]; False for special tokens, which are never dropped
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -89,7 +89,7 @@ def augment(signal: Floats, length: int, rate: int, options: Augmentation, gener
 
 def drop_words(tokens: Tensor, pairs: Pairs, share: float, generator: np.random.Generator) -> Tensor:
     """Mask a share of the word pieces, never the special tokens."""
-    dropped = torch.from_numpy(generator.random(tokens.shape) < share) & (tokens >= pairs.special)
+    dropped = torch.from_numpy(generator.random(tokens.shape) < share) & pairs.content[tokens]
     return tokens.masked_fill(dropped, pairs.mask_token)
 
 

@@ -1,5 +1,6 @@
 """The command line: one command per stage, `run` for all of them, `demo` for a first look."""
 
+import os
 import shlex
 import sys
 import time
@@ -25,7 +26,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Pair ECGs with codes and notes, align them, search by text. Research use only, not a medical device.",
 )
-console = Console(highlight=False, width=None if sys.stdout.isatty() else 120, soft_wrap=False)
+# of several processes only the first speaks; a log has room for a table
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 120, quiet=os.environ.get("RANK", "0") != "0")
 
 StudyPath = Annotated[Path, typer.Argument(help="the study directory")]
 ModelPath = Annotated[Path, typer.Argument(help="the model directory")]
@@ -272,8 +274,6 @@ def main() -> None:
 
 def quiet() -> None:
     """Libraries report to us, not to the user's terminal; and none of them may look for a network."""
-    import os
-
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 import torch
 
 from einthoven import schema
+from einthoven.errors import EinthovenError
 from einthoven.model import STRIPS, Model
 from einthoven.schema import Table
 from einthoven.study import read_table, sha256, write_table
@@ -19,7 +20,10 @@ from einthoven.waveforms.strips import from_store
 
 def table_of(model_directory: Path) -> Table:
     """The embeddings table of one model: its place in the study carries the hash of the model's weights."""
-    mark = sha256(model_directory / "model.safetensors")[:16]
+    weights = model_directory / "model.safetensors"
+    if not weights.is_file():
+        raise EinthovenError(f"{weights} is missing, so {model_directory} is no model. `einthoven align` makes one.")
+    mark = sha256(weights)[:16]
     return Table(f"embeddings/{mark}/{schema.EMBEDDINGS.path}", schema.EMBEDDINGS.columns)
 
 

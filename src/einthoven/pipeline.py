@@ -1,6 +1,7 @@
 """The stages, each between files it names: what a command runs, and what `einthoven run` runs in a row."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from einthoven import schema
 from einthoven.config import Evaluation, Pairing, Recipe, Source, to_dict
 from einthoven.errors import EinthovenError
-from einthoven.study import Outcome, data_kind, fingerprint, lock, remove, run_stage, stage_manifest
+from einthoven.study import Outcome, completed, data_kind, fingerprint, lock, remove, run_stage, stage_manifest
 
 if TYPE_CHECKING:
     from einthoven.search.query import Hit
@@ -103,8 +104,12 @@ def align(recipe: Recipe, study: Path, out: Path, progress: Progress = silent) -
         return train_on_study(recipe, study, out, workshop, signature, progress)
 
     outputs = {name: out / name for name in ("config.json", "model.safetensors", "tokenizer")}
+    stage: dict[str, Any] = {"config": config, "inputs": inputs, "outputs": outputs}
+    if int(os.environ.get("RANK", "0")):  # of several processes the first keeps lock and manifest, the others train
+        done = completed(out / "manifest.json", **stage)
+        return Outcome(done, fresh=False) if done is not None else Outcome(work(), fresh=True)
     with lock(workshop):
-        outcome = run_stage(out / "manifest.json", config=config, inputs=inputs, outputs=outputs, work=work)
+        outcome = run_stage(out / "manifest.json", **stage, work=work)
         remove(workshop)
     return outcome
 
@@ -115,16 +120,14 @@ def embed(model_directory: Path, study: Path, progress: Progress = silent) -> Ou
     from einthoven.embed import table_of
     from einthoven.model import load
 
-    kind = data_kind(study)
-    model = load(model_directory)
-    table = table_of(model_directory)
+    kind, table = data_kind(study), table_of(model_directory)
     with lock(study):
         return run_stage(
             table.at(study).with_name("manifest.json"),
             config={"data_kind": kind},
             inputs={"weights": model_directory / "model.safetensors", "ingest": stage_manifest(study, "ingest")},
             outputs={"embeddings": table.at(study)},
-            work=lambda: embed_study(model, table, study, lambda i, n: progress(i, n, "recordings")),
+            work=lambda: embed_study(load(model_directory), table, study, lambda i, n: progress(i, n, "recordings")),
         )
 
 

@@ -111,21 +111,36 @@ def run_stage(
     `work` writes the outputs (atomically, one by one) and returns counts. The old manifest is removed before
     the first output changes and the new one is written last, so a kill at any point leaves a stage that re-runs.
     """
-    wanted = {
-        "version": version("einthoven"),
-        "config": json.loads(json.dumps(config)),
-        "inputs": {name: fingerprint(path) for name, path in inputs.items()},
-    }
-    before = read_manifest(manifest)
-    if before is not None and all(before.get(key) == value for key, value in wanted.items()):
-        current = {name: fingerprint(path) if path.exists() else None for name, path in outputs.items()}
-        if before.get("outputs") == current:
-            return Outcome(before["counts"], fresh=False)
+    done = completed(manifest, config=config, inputs=inputs, outputs=outputs)
+    if done is not None:
+        return Outcome(done, fresh=False)
+    wanted = _wanted(config, inputs)
     manifest.unlink(missing_ok=True)
     counts = work()
     results = {name: fingerprint(path) for name, path in outputs.items()}
     write_json(manifest, {**wanted, "outputs": results, "counts": counts})
     return Outcome(counts, fresh=True)
+
+
+def completed(
+    manifest: Path, *, config: Mapping[str, Any], inputs: Mapping[str, Path], outputs: Mapping[str, Path]
+) -> dict[str, Any] | None:
+    """The counts of a stage that need not run again: nothing differs from what its manifest says; else None."""
+    before = read_manifest(manifest)
+    if before is None:
+        return None
+    if any(before.get(key) != value for key, value in _wanted(config, inputs).items()):
+        return None
+    current = {name: fingerprint(path) if path.exists() else None for name, path in outputs.items()}
+    return before["counts"] if before.get("outputs") == current else None
+
+
+def _wanted(config: Mapping[str, Any], inputs: Mapping[str, Path]) -> dict[str, Any]:
+    return {
+        "version": version("einthoven"),
+        "config": json.loads(json.dumps(config)),
+        "inputs": {name: fingerprint(path) for name, path in inputs.items()},
+    }
 
 
 def read_manifest(manifest: Path) -> dict[str, Any] | None:

@@ -34,7 +34,9 @@ def parts(recipe: Recipe) -> tuple[Model, Pairs, Held]:
     model, signals = Model.create(recipe.ecg, recipe.text, recipe.space, TEXTS), waves()
     tokens, mask = model.tokenize(TEXTS)
     order = np.arange(8)
-    pairs = Pairs(order, order, order, tokens, mask, lambda rows: signals[rows], model.tokenizer.mask_token_id, 5)
+    pairs = Pairs(
+        order, order, order, tokens, mask, lambda rows: signals[rows], model.tokenizer.mask_token_id, model.content
+    )
     return model, pairs, Held(from_store(signals, 100, 100, model.strip_samples, 2), TEXTS)
 
 

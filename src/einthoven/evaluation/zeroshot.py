@@ -173,7 +173,7 @@ def prompt_scores(ecg: Floats, prompt_embeddings: Mapping[str, Floats], ensemble
 
     contrast: logsumexp against that of `REFERENCE`, and `REFERENCE` against the mean of the others (Tiu 2022 hold each
     finding against its negation). Cosines also tell how usual an ECG is and in which language its device reports;
-    that part, which is common to all classes, drops out. Without `REFERENCE`, each class against the mean of the others.
+    that part, which is common to all classes, drops out. Without `REFERENCE`, each against the mean of the others.
     """
     if ensemble not in ENSEMBLES:
         raise EinthovenError(f"Unknown prompt ensemble {ensemble!r}. Known: {', '.join(ENSEMBLES)}.")

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from torch import Tensor, nn
 
 from einthoven import schema
@@ -54,7 +54,8 @@ def train_on_study(
     recipe: Recipe, study: Path, out: Path, workshop: Path, signature: str, progress: Callable[[int, int, str], None]
 ) -> dict[str, Any]:
     """Read a study's pairs, train, write the model directory `out`; return counts."""
-    store = at_rate(study, recipe.ecg.sampling_rate)
+    with PartialState().main_process_first():
+        store = at_rate(study, recipe.ecg.sampling_rate)
     table = read_table(schema.PAIRS, study)
     table = table.filter(pc.and_(pc.is_valid(table["row"]), pc.is_valid(table["text"])))
     train = table.filter(pc.equal(table["split"], "train"))
@@ -74,10 +75,12 @@ def train_on_study(
         mask=mask,
         read=store.read,
         mask_token=model.tokenizer.mask_token_id,
-        special=max(model.tokenizer.all_special_ids) + 1,
+        content=model.content,
     )
     held = _held(table.filter(pc.equal(table["split"], "validation")), store, model)
     history = align(recipe, model, pairs, held, workshop, signature, progress)
+    if not PartialState().is_main_process:
+        return {}
     best = load(workshop / "best")
     best.save(out)
     probes = fit_probes_of(best, study, out, recipe.evaluation, progress)

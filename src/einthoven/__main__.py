@@ -1,0 +1,5 @@
+"""`python -m einthoven`, which `torchrun` needs."""
+
+from einthoven.cli import main
+
+main()
