@@ -8,6 +8,7 @@ import json
 import sys
 from pathlib import Path
 
+from einthoven.config import load_recipe, to_dict
 from einthoven.evaluation.report import table
 from einthoven.study import read_manifest, write_json
 
@@ -22,7 +23,7 @@ def take(study: Path) -> None:
     manifest = read_manifest(study / "model" / "manifest.json")
     if manifest is None:
         sys.exit(f"{study}/model has no manifest: its training is not complete")
-    metrics["recipe"] = manifest["config"]
+    metrics["recipe"] = to_dict(load_recipe(HERE.parent / "recipes" / "ptbxl.toml"))
     metrics["training_pairs"] = manifest["counts"]["pairs"]
     metrics["history"] = manifest["counts"]["history"]
     metrics["command"] = "make results PTBXL=path/to/ptb-xl"

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from einthoven.contrast import info_nce
+from einthoven.contrast import info_nce, word_loss
 
 
 def unit(n: int, d: int, seed: int) -> Tensor:
@@ -58,6 +58,19 @@ def test_ignored_pairs_get_no_gradient() -> None:
     assert a.grad is not None and float(a.grad.abs().max()) == 0.0
 
 
+def test_word_loss_equals_the_naive_loop() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(3, 9, generator=generator)
+    tokens = torch.tensor([[1, 5, 6, 5, 2], [1, 7, 2, 0, 0], [1, 2, 0, 0, 0]])  # 0-2 special; the last has no word
+    content = torch.arange(9) > 2
+    total = 0.0
+    for row, ids in zip(logits.double(), tokens.tolist(), strict=True):
+        words = {i for i in ids if i > 2}
+        denominator = sum(math.exp(float(v)) for v in row)
+        total += sum(-math.log(math.exp(float(row[w])) / denominator) for w in words) / max(len(words), 1)
+    assert float(word_loss(logits, tokens, content)) == pytest.approx(total / 3, rel=1e-5)
+
+
 GLOO = """
 import sys, torch, torch.distributed as dist
 from einthoven.contrast import gather, info_nce
@@ -81,6 +94,8 @@ for p in w.parameters():  # what DDP does: the mean over ranks
 mine = w.weight.grad.clone(); w.zero_grad()
 loss_of(x, y, lambda v: v, subject).backward()
 assert torch.allclose(mine, w.weight.grad, atol=1e-5), (mine - w.weight.grad).abs().max()
+dist.barrier()
+dist.destroy_process_group()
 """
 
 

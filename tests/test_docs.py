@@ -30,7 +30,7 @@ def commands() -> list[list[str]]:
 
 def test_every_file_has_its_line_in_the_tree() -> None:
     tree = README.split("## Files")[1]
-    named = set(re.findall(r"^  (\S+)\s{2,}\S", tree.split("recipes/ ")[0], re.MULTILINE))
+    named = set(re.findall(r"^  (\S+) +\S", tree.split("recipes/ ")[0], re.MULTILINE))
     package = ROOT / "src" / "einthoven"
     kept = {".py", ".toml", ".j2"}
     there = {str(p.relative_to(package)) for p in package.rglob("*") if p.suffix in kept and p.name != "__init__.py"}

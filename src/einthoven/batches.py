@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from einthoven.config import Augmentation
+from einthoven.errors import EinthovenError
 from einthoven.waveforms.strips import Floats, millivolts
 
 Ints = npt.NDArray[np.int64]
@@ -28,9 +29,6 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         return Batch(*(getattr(self, name).to(device, non_blocking=True) for name in self.__dataclass_fields__))
-
-    def part(self, rows: slice) -> "Batch":
-        return Batch(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
 
 
 @dataclass(frozen=True)
@@ -50,6 +48,11 @@ class Pairs:
         return len(self.rows)
 
 
+def batches_per_epoch(pairs: int, batch: int) -> int:
+    """How many batches of about `batch` pairs an epoch has."""
+    return max(1, round(pairs / batch))
+
+
 def deal(subjects: Ints, batch: int, seed: int, epoch: int) -> list[Ints]:
     """Split an epoch into batches of about equal size that hold each patient at most once.
 
@@ -60,7 +63,7 @@ def deal(subjects: Ints, batch: int, seed: int, epoch: int) -> list[Ints]:
     _, patient = np.unique(subjects, return_inverse=True)
     place = generator.permutation(patient.max() + 1)[patient]
     order = np.lexsort((generator.permutation(len(subjects)), place))
-    hands = max(1, round(len(subjects) / batch))
+    hands = batches_per_epoch(len(subjects), batch)
     return [order[hand::hands] for hand in generator.permutation(hands)]
 
 
@@ -126,7 +129,7 @@ def epoch_batches(
     hands = deal(pairs.subjects, batch, seed, epoch)
     shares = [hand[: len(hand) // world * world][rank::world] for hand in hands]
     if not all(len(share) for share in shares):
-        raise ValueError(f"batches of {batch} cannot be shared by {world} processes")
+        raise EinthovenError(f"batches of {batch} cannot be shared by {world} processes; set a larger training.batch.")
 
     def made(i: int) -> Batch:
         return make_batch(pairs, shares[i], length, rate, options, [seed, epoch, i, rank])

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from einthoven import pipeline, schema
+from einthoven import pipeline
 from einthoven.config import Recipe, load_recipe
 from einthoven.errors import EinthovenError
 from einthoven.study import Outcome, data_kind
@@ -163,8 +163,8 @@ def search(
     split: Annotated[str | None, typer.Option(help="only this split")] = None,
 ) -> None:
     """Find the recordings that fit a text best."""
-    if split is not None and split not in schema.SPLITS:
-        raise EinthovenError(f"--split {split}: expected one of {', '.join(schema.SPLITS)}.")
+    if split is not None:
+        pipeline.check_split(split)
     print_hits(model, study, text, top, split)
 
 
@@ -187,8 +187,9 @@ def evaluate(
     recipe: RecipePath = None,
 ) -> None:
     """Measure a model on one split: retrieval, zero-shot classes, linear probes, an untrained control."""
-    command = shlex.join(["einthoven", "evaluate", str(model), str(study), "--split", split, "--out", str(out)])
-    run_evaluation(model, study, split, out, recipe_of(recipe), command)
+    command = ["einthoven", "evaluate", str(model), str(study), "--split", split, "--out", str(out)]
+    command += ["--recipe", str(recipe)] if recipe is not None else []
+    run_evaluation(model, study, split, out, recipe_of(recipe), shlex.join(command))
 
 
 def run_evaluation(model: Path, study: Path, split: str, out: Path, recipe: Recipe, command: str) -> None:
@@ -228,6 +229,7 @@ def run(
 
 
 def run_all(options: Recipe, source: Path | None, study: Path, split: str, command: str) -> None:
+    pipeline.check_split(split)
     with shown("ingest") as progress:
         say("ingest", pipeline.ingest(options.source, source, study, progress))
     say("pair", pipeline.pair(options.pairing, study))
@@ -260,20 +262,17 @@ def main() -> None:
     """Entry point: a user's mistake is one line on stderr and exit status 2, never a traceback."""
     quiet()
     try:
-        app(standalone_mode=True)
+        app()
     except EinthovenError as error:
         Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(f"einthoven: {error}")
         sys.exit(2)
-    except KeyboardInterrupt:
-        Console(stderr=True).print("einthoven: interrupted; run the same command again to go on.")
-        sys.exit(130)
     except OSError as error:
         Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(f"einthoven: {error}")
         sys.exit(1)
 
 
 def quiet() -> None:
-    """Libraries report to us, not to the user's terminal; and none of them may look for a network."""
+    """Libraries report to us, not to the user's terminal."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

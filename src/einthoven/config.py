@@ -13,6 +13,11 @@ from einthoven.errors import EinthovenError
 T = TypeVar("T")
 
 
+def _require(holds: bool, expected: str) -> None:
+    if not holds:
+        raise EinthovenError(f"{expected}: the value given is not.")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Source:
     """Where the study comes from. `einthoven run` reads it; `einthoven ingest` takes the name as an argument."""
@@ -46,6 +51,13 @@ class EcgEncoder:
     kernel: int = 5
     dropout: float = 0.1
 
+    def __post_init__(self) -> None:
+        _require(self.sampling_rate > 0 and self.strip_seconds > 0, "ecg: sampling_rate and strip_seconds above 0")
+        _require(bool(self.blocks) and min(self.blocks) > 0, "ecg: blocks, a list of numbers above 0")
+        _require(self.width > 0 and self.width % 8 == 0, "ecg: width a multiple of 8 (the heads of its pooling)")
+        _require(self.kernel % 2 == 1, "ecg: kernel odd")
+        _require(0 <= self.dropout < 1, "ecg: dropout from 0 to below 1")
+
 
 @dataclass(frozen=True, kw_only=True)
 class TextEncoder:
@@ -60,6 +72,14 @@ class TextEncoder:
     heads: int = 4
     dropout: float = 0.1
 
+    def __post_init__(self) -> None:
+        _require(self.pretrained is not None or not self.frozen, "text: `pretrained` where `frozen` is set")
+        _require(self.max_tokens > 2, "text: max_tokens above 2")
+        _require(min(self.hidden, self.layers, self.heads) > 0, "text: hidden, layers and heads above 0")
+        _require(self.hidden % self.heads == 0, "text: hidden a multiple of heads")
+        _require(self.vocabulary > 5, "text: vocabulary above 5, the special tokens")
+        _require(0 <= self.dropout < 1, "text: dropout from 0 to below 1")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Space:
@@ -68,6 +88,10 @@ class Space:
     dim: int = 256
     hidden: int = 512
     temperature: float = 0.07  # initial; learned
+
+    def __post_init__(self) -> None:
+        _require(min(self.dim, self.hidden) > 0, "space: dim and hidden above 0")
+        _require(self.temperature > 0, "space: temperature above 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,11 +116,20 @@ class Training:
     weight_decay: float = 0.05
     warmup: float = 0.05  # share of all steps
     ema: float = 0.995  # decay of the averaged weights that are evaluated and saved; 0: none
-    gradient_accumulation: int = 1
     clip_norm: float = 1.0
     validate_every: int = 2  # epochs
     precision: str = "auto"  # "auto": bf16 where the processor computes in it, else "fp32"
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        _require(
+            min(self.epochs, self.batch, self.validate_every) > 0, "training: epochs, batch, validate_every above 0"
+        )
+        _require(self.learning_rate > 0 and self.clip_norm > 0, "training: learning_rate and clip_norm above 0")
+        _require(0 <= self.warmup < 1 and 0 <= self.ema < 1, "training: warmup and ema from 0 to below 1")
+        _require(self.words >= 0 and self.weight_decay >= 0, "training: words and weight_decay zero or more")
+        _require(self.precision in ("auto", "bf16", "fp32"), "training: precision one of auto, bf16, fp32")
+        _require(self.seed >= 0, "training: seed zero or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +140,11 @@ class Evaluation:
     label_fractions: tuple[float, ...] = (0.01, 0.1, 1.0)
     subsets: int = 5  # seeded label subsets per fraction below 1
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        _require(min(self.resamples, self.subsets) > 0, "evaluation: resamples and subsets above 0")
+        _require(all(0 < f <= 1 for f in self.label_fractions), "evaluation: label_fractions above 0, up to 1")
+        _require(self.seed >= 0, "evaluation: seed zero or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,7 +195,11 @@ def from_dict(cls: type[T], values: object, where: str) -> T:
     unknown = sorted(set(values) - set(hints))
     if unknown:
         raise EinthovenError(f"{where}: unknown key {unknown[0]!r}. Known keys: {', '.join(hints)}.")
-    return cls(**{name: _convert(hints[name], value, f"{where}: {name}") for name, value in values.items()})
+    converted = {name: _convert(hints[name], value, f"{where}: {name}") for name, value in values.items()}
+    try:
+        return cls(**converted)
+    except EinthovenError as error:
+        raise EinthovenError(f"{where}: expected {error}") from None
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:

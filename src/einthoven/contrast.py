@@ -2,26 +2,40 @@
 of the other. Which further pairs are positives, and which are no negatives, is told by matrices, not by the model.
 """
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
-from torch.distributed.nn.functional import all_gather
+
+
+class _Gather(torch.autograd.Function):
+    """All ranks' rows, forward; backward, the sum of all ranks' gradients of this rank's rows."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, x.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        whole = gradient.contiguous()
+        dist.all_reduce(whole)
+        return whole.chunk(dist.get_world_size())[dist.get_rank()]
 
 
 def gather(x: Tensor) -> Tensor:
     """Stack `x` [n, ...] of all ranks in rank order, with gradients; the identity in one process.
 
-    Every rank must hold the same n.
+    Every rank must hold the same n. Each rank computes the whole loss, so the mean of its gradients over ranks, which
+    DDP takes, is the gradient of one process.
     """
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return x
-    if not x.is_floating_point():  # ids carry no gradient
-        ids = [torch.empty_like(x) for _ in range(dist.get_world_size())]
-        dist.all_gather(ids, x.contiguous())
-        return torch.cat(ids)
-    parts = all_gather(x.contiguous())  # type: ignore[no-untyped-call]
-    return torch.cat(list(parts))
+    gathered: Tensor = _Gather.apply(x)  # type: ignore[no-untyped-call]
+    return gathered
 
 
 def info_nce(a: Tensor, b: Tensor, scale: Tensor, positives: Tensor, ignored: Tensor | None = None) -> Tensor:

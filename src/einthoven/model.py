@@ -58,6 +58,8 @@ class Model(nn.Module):
         """A model with new weights; without `text.pretrained` the tokenizer is trained on `texts`."""
         if text.pretrained is not None:
             body, tokenizer = load_pretrained(text)
+            if tokenizer.mask_token_id is None or tokenizer.pad_token_id is None:
+                raise EinthovenError(f"text encoder {text.pretrained!r} has no mask or no padding token.")
             return cls(ecg, text, space, body, tokenizer, {})
         tokenizer = train_tokenizer(texts, text.vocabulary)
         return cls(ecg, text, space, _body(small_bert(text, len(tokenizer))), tokenizer, {})
@@ -171,8 +173,12 @@ class Model(nn.Module):
             self.tokenizer.save_pretrained(temporary / "tokenizer")
 
 
-def load(directory: Path | str, device: str | torch.device = "cpu") -> Model:
-    """Load a model directory. Strict: a missing, unknown or misshapen part is an error. Needs no network."""
+def load(directory: Path | str, device: str | torch.device | None = None) -> Model:
+    """Load a model directory, onto a GPU if there is one and `device` names no other.
+
+    Strict: a missing, unknown or misshapen part is an error. Needs no network.
+    """
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     path = Path(directory)
     values = _read_config(path)
     from transformers import AutoTokenizer
@@ -180,7 +186,10 @@ def load(directory: Path | str, device: str | torch.device = "cpu") -> Model:
     tokenizer_path = path / "tokenizer"
     if not (tokenizer_path / "tokenizer.json").exists():
         raise EinthovenError(f"{tokenizer_path}: no tokenizer.json. The model directory is incomplete; copy it again.")
-    tokenizer = AutoTokenizer.from_pretrained(tokenizer_path, local_files_only=True, trust_remote_code=False)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(tokenizer_path, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # the tokenizers library raises nothing more precise
+        raise EinthovenError(f"{tokenizer_path} is not a readable tokenizer: {type(error).__name__}.") from None
     ecg = from_dict(EcgEncoder, values["ecg"], f"{path}/config.json: ecg")
     text = from_dict(TextEncoder, values["text"], f"{path}/config.json: text")
     space = from_dict(Space, values["space"], f"{path}/config.json: space")

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Any
 from einthoven import schema
 from einthoven.config import Evaluation, Pairing, Recipe, Source, to_dict
 from einthoven.errors import EinthovenError
-from einthoven.study import Outcome, completed, data_kind, fingerprint, lock, remove, run_stage, stage_manifest
+from einthoven.study import (
+    Outcome,
+    completed,
+    data_kind,
+    fingerprint,
+    lock,
+    read_manifest,
+    remove,
+    run_stage,
+    stage_manifest,
+)
 
 if TYPE_CHECKING:
     from einthoven.search.query import Hit
@@ -18,6 +28,7 @@ Progress = Callable[[int, int, str], None]
 
 SOURCE_TABLES = (schema.RECORDINGS, schema.EVENTS, schema.CODES, schema.NOTES, schema.EXCLUDED)
 SOURCES = ("ptbxl", "simulated")
+MODEL_FILES = ("config.json", "model.safetensors", "tokenizer", "probes.safetensors")
 
 
 def silent(done: int, total: int, note: str) -> None:
@@ -46,6 +57,8 @@ def ingest(config: Source, source: Path | None, study: Path, progress: Progress 
         raise EinthovenError(f"unknown source {config.name!r}; known: {', '.join(SOURCES)}.")
     if config.name != "simulated" and (source is None or not source.is_dir()):
         raise EinthovenError(f"source directory {source} does not exist; give the directory of the published files.")
+    if source is not None and study.resolve().is_relative_to(source.resolve()):
+        raise EinthovenError(f"{study} lies inside the source {source}: name a study directory outside of it.")
     with lock(study):
         return run_stage(
             stage_manifest(study, "ingest"),
@@ -54,6 +67,26 @@ def ingest(config: Source, source: Path | None, study: Path, progress: Progress 
             outputs={t.path: t.at(study) for t in SOURCE_TABLES} | {schema.WAVEFORMS: study / schema.WAVEFORMS},
             work=work,
         )
+
+
+def check_split(split: str) -> None:
+    """Refuse a split that does not exist, before anything is done."""
+    if split not in schema.SPLITS:
+        raise EinthovenError(f"--split {split}: expected one of {', '.join(schema.SPLITS)}.")
+
+
+def refuse_stale_pairs(study: Path) -> None:
+    """Refuse pairs that are missing or older than the tables they were made of: their rows would point astray."""
+    tables = (schema.RECORDINGS, schema.EVENTS, schema.NOTES)
+    manifest = read_manifest(stage_manifest(study, "pair"))
+    if manifest is None or manifest["inputs"] != {t.path: fingerprint(t.at(study)) for t in tables}:
+        raise EinthovenError(f"{study}: no pairs, or pairs older than the recordings. Run `einthoven pair {study}`.")
+
+
+def refuse_foreign(out: Path) -> None:
+    """Refuse to replace a directory that is neither empty nor a model."""
+    if out.exists() and not (out / "config.json").is_file() and not (out.is_dir() and not any(out.iterdir())):
+        raise EinthovenError(f"--out {out} exists and is not a model directory; name a new one.")
 
 
 def rechart(study: Path, out: Path, seed: int) -> Outcome:
@@ -91,10 +124,14 @@ def pair(config: Pairing, study: Path) -> Outcome:
 def align(recipe: Recipe, study: Path, out: Path, progress: Progress = silent) -> Outcome:
     """Pairs and waveforms -> a model directory, with linear probes where the study has labels."""
     data_kind(study)
+    refuse_stale_pairs(study)
+    out = out.absolute()
+    if study.absolute().is_relative_to(out):
+        raise EinthovenError(f"--out {out} holds the study itself; name a directory for the model.")
+    refuse_foreign(out)
     config = {name: part for name, part in to_dict(recipe).items() if name not in ("source", "pairing")}
+    del config["evaluation"]["resamples"]  # the probes do not depend on it
     inputs = {"pairs": schema.PAIRS.at(study), "ingest": stage_manifest(study, "ingest")}
-    if not inputs["pairs"].exists():
-        raise EinthovenError(f"{inputs['pairs']} is missing: run `einthoven pair {study}` first.")
     workshop = out.with_name(out.name + ".training")
     signature = json.dumps([config, {name: fingerprint(path) for name, path in inputs.items()}], sort_keys=True)
 
@@ -103,13 +140,13 @@ def align(recipe: Recipe, study: Path, out: Path, progress: Progress = silent) -
 
         return train_on_study(recipe, study, out, workshop, signature, progress)
 
-    outputs = {name: out / name for name in ("config.json", "model.safetensors", "tokenizer")}
+    outputs = {name: out / name for name in MODEL_FILES}
     stage: dict[str, Any] = {"config": config, "inputs": inputs, "outputs": outputs}
     if int(os.environ.get("RANK", "0")):  # of several processes the first keeps lock and manifest, the others train
         done = completed(out / "manifest.json", **stage)
         return Outcome(done, fresh=False) if done is not None else Outcome(work(), fresh=True)
     with lock(workshop):
-        outcome = run_stage(out / "manifest.json", **stage, work=work)
+        outcome = run_stage(out / "manifest.json", **stage, work=work, inside=True)
         remove(workshop)
     return outcome
 
@@ -121,14 +158,21 @@ def embed(model_directory: Path, study: Path, progress: Progress = silent) -> Ou
     from einthoven.model import load
 
     kind, table = data_kind(study), table_of(model_directory)
+    manifest = table.at(study).with_name("manifest.json")
+    stage: dict[str, Any] = {
+        "config": {"data_kind": kind},
+        "inputs": {"weights": model_directory / "model.safetensors", "ingest": stage_manifest(study, "ingest")},
+        "outputs": {"embeddings": table.at(study)},
+    }
+    done = completed(manifest, **stage)
+    if done is not None:  # asked before the lock: a finished study may be read-only, and searched by many
+        return Outcome(done, fresh=False)
+
+    def work() -> dict[str, Any]:
+        return embed_study(load(model_directory), table, study, lambda i, n: progress(i, n, "recordings"))
+
     with lock(study):
-        return run_stage(
-            table.at(study).with_name("manifest.json"),
-            config={"data_kind": kind},
-            inputs={"weights": model_directory / "model.safetensors", "ingest": stage_manifest(study, "ingest")},
-            outputs={"embeddings": table.at(study)},
-            work=lambda: embed_study(load(model_directory), table, study, lambda i, n: progress(i, n, "recordings")),
-        )
+        return run_stage(manifest, **stage, work=work)
 
 
 def search(model_directory: Path, study: Path, text: str, top: int, split: str | None = None) -> "list[Hit]":
@@ -151,11 +195,10 @@ def evaluate(
     progress: Progress = silent,
 ) -> Outcome:
     """Model, embeddings and labels -> `metrics.json` and `report.html`."""
-    if split not in schema.SPLITS:
-        raise EinthovenError(f"--split {split}: expected one of {', '.join(schema.SPLITS)}.")
+    check_split(split)
+    refuse_stale_pairs(study)
     embed(model_directory, study, progress)
-    if not schema.PAIRS.at(study).exists():
-        raise EinthovenError(f"{schema.PAIRS.at(study)} is missing: run `einthoven pair {study}` first.")
+    files = {name: model_directory / name for name in MODEL_FILES if (model_directory / name).exists()}
 
     def work() -> dict[str, Any]:
         from einthoven.evaluation.protocol import evaluate_model
@@ -167,7 +210,7 @@ def evaluate(
             out / "manifest.json",
             config={**to_dict(config), "split": split},
             inputs={
-                "model": model_directory / "manifest.json",
+                **files,
                 "pairs": schema.PAIRS.at(study),
                 "ingest": stage_manifest(study, "ingest"),
             },

@@ -56,6 +56,15 @@ def write_table(table: schema.Table, study: Path, rows: pa.Table) -> Path:
 
 def read_table(table: schema.Table, study: Path, columns: list[str] | None = None) -> pa.Table:
     """Read a table of a study, checking that its columns are the schema's."""
+    path = check_table(table, study)
+    try:
+        return pq.read_table(path, columns=columns)
+    except pa.ArrowException:
+        raise EinthovenError(f"{path} is damaged: run the stage that writes it again.") from None
+
+
+def check_table(table: schema.Table, study: Path) -> Path:
+    """The path of a table that is there and has the schema's columns."""
     path = table.at(study)
     if not path.exists():
         raise EinthovenError(f"{path} is missing: run the stage that writes it first (see `einthoven --help`).")
@@ -66,7 +75,7 @@ def read_table(table: schema.Table, study: Path, columns: list[str] | None = Non
     for name in table.columns.names:
         if name not in found.names or found.field(name).type != table.columns.field(name).type:
             raise EinthovenError(f"{path}: column {name!r} should be {table.columns.field(name).type}.")
-    return pq.read_table(path, columns=columns)
+    return path
 
 
 def sha256(path: Path) -> str:
@@ -77,16 +86,28 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def fingerprint(path: Path) -> str:
-    """SHA-256 of a file; of a directory, the names, sizes and modification times of all its files."""
+SMALL = 1 << 20
+"""Bytes up to which a file in a directory is fingerprinted by its content."""
+
+
+def fingerprint(path: Path, times: bool = False) -> str:
+    """SHA-256 of a file; of a directory, the names and sizes of all its files, and the contents of small ones.
+
+    With `times` modification times take the place of contents: right for sources of very many files, but a copy of
+    them counts as changed.
+    """
     if path.is_file():
         return sha256(path)
+    if not path.is_dir():
+        raise EinthovenError(f"{path} is missing: run the stage that writes it first (see `einthoven --help`).")
     digest = hashlib.sha256()
     for folder, folders, files in os.walk(path):
         folders.sort()
         for name in sorted(files):
-            status = os.stat(os.path.join(folder, name))
-            digest.update(f"{os.path.relpath(folder, path)}/{name} {status.st_size} {status.st_mtime_ns}\n".encode())
+            file = Path(folder) / name
+            status = file.stat()
+            mark = str(status.st_mtime_ns) if times else sha256(file) if status.st_size <= SMALL else ""
+            digest.update(f"{file.relative_to(path)} {status.st_size} {mark}\n".encode())
     return digest.hexdigest()
 
 
@@ -105,19 +126,25 @@ def run_stage(
     inputs: Mapping[str, Path],
     outputs: Mapping[str, Path],
     work: Callable[[], dict[str, Any]],
+    inside: bool = False,
 ) -> Outcome:
     """Run `work` unless `manifest` shows it completed with the same inputs, configuration and outputs.
 
     `work` writes the outputs (atomically, one by one) and returns counts. The old manifest is removed before
     the first output changes and the new one is written last, so a kill at any point leaves a stage that re-runs.
+    `inside`: the manifest lies in the one directory that is the output, and goes when that is replaced.
     """
     done = completed(manifest, config=config, inputs=inputs, outputs=outputs)
     if done is not None:
         return Outcome(done, fresh=False)
     wanted = _wanted(config, inputs)
-    manifest.unlink(missing_ok=True)
+    for path in outputs.values():
+        for left in path.parent.glob(f".{path.name}.*.tmp"):  # by a killed process: the caller's lock says it is gone
+            remove(left)
+    if not inside:
+        manifest.unlink(missing_ok=True)
     counts = work()
-    results = {name: fingerprint(path) for name, path in outputs.items()}
+    results = _found(outputs)
     write_json(manifest, {**wanted, "outputs": results, "counts": counts})
     return Outcome(counts, fresh=True)
 
@@ -131,15 +158,18 @@ def completed(
         return None
     if any(before.get(key) != value for key, value in _wanted(config, inputs).items()):
         return None
-    current = {name: fingerprint(path) if path.exists() else None for name, path in outputs.items()}
-    return before["counts"] if before.get("outputs") == current else None
+    return before["counts"] if before.get("outputs") == _found(outputs) else None
+
+
+def _found(outputs: Mapping[str, Path]) -> dict[str, str | None]:
+    return {name: fingerprint(path) if path.exists() else None for name, path in outputs.items()}
 
 
 def _wanted(config: Mapping[str, Any], inputs: Mapping[str, Path]) -> dict[str, Any]:
     return {
         "version": version("einthoven"),
         "config": json.loads(json.dumps(config)),
-        "inputs": {name: fingerprint(path) for name, path in inputs.items()},
+        "inputs": {name: fingerprint(path, times=path.is_dir()) for name, path in inputs.items()},
     }
 
 
@@ -173,6 +203,6 @@ def lock(study: Path) -> Iterator[None]:
     with (study / ".lock").open("w") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             raise EinthovenError(f"{study} is being written by another process. Wait for it, then retry.") from None
         yield

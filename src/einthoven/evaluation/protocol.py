@@ -65,6 +65,8 @@ def evaluate_model(
     control = model.untrained(options.seed)
     embedded = read_table(table_of(directory), study)
     order = pc.index_in(pa.array(data.ids, pa.string()), embedded["recording_id"].combine_chunks())
+    if order.null_count:
+        raise EinthovenError(f"{study}: pairs and embeddings name different recordings; run pair and embed again.")
     mine = embedded.take(order)
     encoded = {"model": Encoded(matrix(mine["embedding"]), matrix(mine["features"]))}
     store = Store.open(study)
@@ -142,8 +144,9 @@ def measure(
             seed=options.seed,
         )
     seen = data.labelled
+    told_apart = [0 < int(data.labels[seen, i].sum()) < int(seen.sum()) for i in range(len(data.classes))]
     prompted = [i for i, name in enumerate(data.classes) if name in PROMPTS]
-    if seen.any() and prompted:
+    if any(told_apart[i] for i in prompted):
         result["zeroshot"] = zero_shot(
             encoded.vectors[seen],
             prompt_embeddings(model, [data.classes[i] for i in prompted]),
@@ -153,13 +156,15 @@ def measure(
             seed=options.seed,
         )
     fitted = load_probes(directory / FILE)
-    if seen.any() and fitted is not None and fitted[0] == data.classes:
+    shared = [name for name in data.classes if fitted is not None and name in fitted[0]]
+    columns = [data.classes.index(name) for name in shared]
+    if fitted is not None and any(told_apart[i] for i in columns):
         result["probe"] = probe_metrics(
-            fitted[1][series],
+            [probe.only([fitted[0].index(name) for name in shared]) for probe in fitted[1][series]],
             encoded.features[seen],
-            data.labels[seen],
+            data.labels[seen][:, columns],
             data.subjects[seen],
-            data.classes,
+            tuple(shared),
             resamples=options.resamples,
             seed=options.seed,
         )

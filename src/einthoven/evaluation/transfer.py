@@ -16,7 +16,7 @@ where the cores were shared, and one thread gives the same numbers on any machin
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -60,6 +60,10 @@ class Probe:
     def scores(self, features: Floats) -> Floats:
         """features [n, f] -> scores float64 [n, classes]."""
         return np.asarray(features, np.float64) @ self.weight.T.astype(np.float64) + self.bias
+
+    def only(self, classes: list[int]) -> "Probe":
+        """The probe of some of its classes, by their places."""
+        return replace(self, weight=self.weight[classes], bias=self.bias[classes])
 
     def facts(self) -> dict[str, Any]:
         """Everything but the arrays, as JSON can hold it; `of` inverts it."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import ibis
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,7 +18,7 @@ from einthoven import schema
 from einthoven.config import Pairing
 from einthoven.errors import EinthovenError
 from einthoven.pairing.splits import refuse_leakage
-from einthoven.study import read_table, write_table
+from einthoven.study import check_table, read_table, write_table
 
 SEPARATOR = "\n"
 """Between the notes of a report concatenation."""
@@ -109,9 +110,13 @@ def pair(config: Pairing, study: Path) -> dict[str, Any]:
     engine = ibis.duckdb.connect()
     engine.raw_sql("SET enable_progress_bar = false")
     recorded, events, notes = (
-        engine.read_parquet(str(table.at(study))) for table in (schema.RECORDINGS, schema.EVENTS, schema.NOTES)
+        engine.read_parquet(str(check_table(table, study)))
+        for table in (schema.RECORDINGS, schema.EVENTS, schema.NOTES)
     )
-    found = pair_tables(recorded, events, notes, config).to_pyarrow()
+    try:
+        found = pair_tables(recorded, events, notes, config).to_pyarrow()
+    except duckdb.Error:  # its message may quote cells, so it is not passed on
+        raise EinthovenError(f"{study}: events.parquet or notes.parquet is damaged; run the ingest again.") from None
     rows = _to_schema(found)
     write_table(schema.PAIRS, study, rows)
     return {

@@ -5,6 +5,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from accelerate import Accelerator, PartialState
 from torch import Tensor, nn
 
 from einthoven import schema
-from einthoven.batches import Batch, Ints, Pairs, epoch_batches
+from einthoven.batches import Batch, Ints, Pairs, batches_per_epoch, epoch_batches
 from einthoven.config import Recipe, Training
 from einthoven.contrast import gather, info_nce, word_loss
 from einthoven.errors import EinthovenError
@@ -54,7 +55,8 @@ def train_on_study(
     recipe: Recipe, study: Path, out: Path, workshop: Path, signature: str, progress: Callable[[int, int, str], None]
 ) -> dict[str, Any]:
     """Read a study's pairs, train, write the model directory `out`; return counts."""
-    with PartialState().main_process_first():
+    process = PartialState(timeout=timedelta(days=1))  # of a wait for the first one, which resamples and validates
+    with process.main_process_first():
         store = at_rate(study, recipe.ecg.sampling_rate)
     table = read_table(schema.PAIRS, study)
     table = table.filter(pc.and_(pc.is_valid(table["row"]), pc.is_valid(table["text"])))
@@ -77,9 +79,12 @@ def train_on_study(
         mask_token=model.tokenizer.mask_token_id,
         content=model.content,
     )
-    held = _held(table.filter(pc.equal(table["split"], "validation")), store, model)
+    validation = table.filter(pc.equal(table["split"], "validation"))
+    held = _held(validation, store, model) if process.is_main_process else None
     history = align(recipe, model, pairs, held, workshop, signature, progress)
-    if not PartialState().is_main_process:
+    first = process.is_main_process
+    process.destroy_process_group()  # what follows is the first process's alone
+    if not first:
         return {}
     best = load(workshop / "best")
     best.save(out)
@@ -144,14 +149,13 @@ def align(
     says what the run depends on: a state with another one is refused.
     """
     options = recipe.training
-    accelerator = Accelerator(gradient_accumulation_steps=options.gradient_accumulation)
+    accelerator = Accelerator()
     kind = precision(options.precision, accelerator.device)
     model.to(accelerator.device)
     state = State(model, copy.deepcopy(model).eval().requires_grad_(False), _optimizer(model, options), 0, 0, -1.0, [])
     resume(workshop, state, signature)
     wrapped, optimizer = accelerator.prepare(state.model, state.optimizer)
-    per_epoch = max(1, round(len(pairs) / options.batch))
-    steps = per_epoch * options.epochs
+    steps = batches_per_epoch(len(pairs), options.batch) * options.epochs
     while state.epoch < options.epochs:
         state.model.train()
         losses: list[Tensor] = []
@@ -170,12 +174,11 @@ def align(
             torch.manual_seed(_seed(options.seed, state.step, accelerator.process_index))  # dropout
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(state.step, steps, options)
-            with accelerator.accumulate(wrapped):
-                loss = align_loss(wrapped, batch.to(accelerator.device), model.content, options.words, kind)
-                accelerator.backward(loss)
-                accelerator.clip_grad_norm_(model.parameters(), options.clip_norm)
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
+            loss = align_loss(wrapped, batch.to(accelerator.device), model.content, options.words, kind)
+            accelerator.backward(loss)
+            accelerator.clip_grad_norm_(model.parameters(), options.clip_norm)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
             update_average(state.average, state.model, options.ema, state.step)
             losses.append(loss.detach())  # reading the value here would wait for the device
             state.step += 1
@@ -236,7 +239,7 @@ def _close_epoch(
     score = entry.get("validation_mrr", -1.0)
     if score > state.best or (held is None and last):
         state.best = max(score, state.best)
-        state.average.card = {**state.average.card, "epoch": state.epoch, "validation_mrr": score}
+        state.average.card = {**state.average.card, **entry}
         state.average.save(workshop / "best")
     save(workshop, state, signature)
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from einthoven import schema
 from einthoven.schema import MICROVOLT, MISSING_SAMPLE
-from einthoven.study import run_stage, stage_manifest
+from einthoven.study import lock, run_stage, stage_manifest
 from einthoven.waveforms.store import Store, StoreWriter
 from einthoven.waveforms.strips import millivolts, resample
 
@@ -31,11 +31,12 @@ def at_rate(study: Path, rate: int) -> Store:
                 writer.write(first, np.where(missing, np.int16(MISSING_SAMPLE), whole))
         return {"rows": store.rows}
 
-    run_stage(
-        stage_manifest(derived, "resample"),
-        config={"rate": rate},
-        inputs={"ingest": stage_manifest(study, "ingest")},
-        outputs={"waveforms": derived / schema.WAVEFORMS},
-        work=work,
-    )
+    with lock(derived):
+        run_stage(
+            stage_manifest(derived, "resample"),
+            config={"rate": rate},
+            inputs={"ingest": stage_manifest(study, "ingest")},
+            outputs={"waveforms": derived / schema.WAVEFORMS},
+            work=work,
+        )
     return Store.open(derived)
