@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -55,7 +56,8 @@ def train_on_study(
     recipe: Recipe, study: Path, out: Path, workshop: Path, signature: str, progress: Callable[[int, int, str], None]
 ) -> dict[str, Any]:
     """Read a study's pairs, train, write the model directory `out`; return counts."""
-    process = PartialState(timeout=timedelta(days=1))  # of a wait for the first one, which resamples and validates
+    # the time-out is of a wait for the first process, which resamples and validates
+    process = PartialState(cpu=_processors_only(), timeout=timedelta(days=1))
     with process.main_process_first():
         store = at_rate(study, recipe.ecg.sampling_rate)
     table = read_table(schema.PAIRS, study)
@@ -90,6 +92,11 @@ def train_on_study(
     best.save(out)
     probes = fit_probes_of(best, study, out, recipe.evaluation, progress)
     return {"pairs": len(train), "distinct_texts": len(texts), "history": history, "probes": probes, **best.card}
+
+
+def _processors_only() -> bool:
+    """Several processes without a GPU: Accelerate joins them (by gloo) only if it is told so."""
+    return "LOCAL_RANK" in os.environ and not torch.cuda.is_available()
 
 
 def _held(table: pa.Table, store: Store, model: Model) -> Held | None:
@@ -149,7 +156,7 @@ def align(
     says what the run depends on: a state with another one is refused.
     """
     options = recipe.training
-    accelerator = Accelerator()
+    accelerator = Accelerator(cpu=_processors_only())
     kind = precision(options.precision, accelerator.device)
     model.to(accelerator.device)
     state = State(model, copy.deepcopy(model).eval().requires_grad_(False), _optimizer(model, options), 0, 0, -1.0, [])
