@@ -38,9 +38,9 @@ def rendered(metrics: dict) -> str:
         f"**{metrics['data_kind'].capitalize()}** data: PTB-XL at 100 Hz, {metrics['training_pairs']} training pairs "
         f"(folds 1–8 of the 9,657 recordings whose report is public), measured on the {metrics['split']} split "
         f"({counts['recordings']} recordings of {counts['patients']} patients, {counts['distinct_texts']} distinct "
-        f"reports). The same split chose the epoch and the zero-shot rule (`LOG.md`), so these figures are slightly optimistic; PTB-XL's test fold was "
-        f"never touched. Seed {metrics['seed']}; brackets are 95 % patient-bootstrap intervals. "
-        f"Made by `{metrics['command']}`.",
+        "reports). The same split chose the epoch and the zero-shot rule (`LOG.md`), so these figures are slightly "
+        f"optimistic; PTB-XL's test fold was never touched. Seed {metrics['seed']}; brackets are 95 % "
+        f"patient-bootstrap intervals. Made by `{metrics['command']}`.",
         "",
         "| task | measure | model | random-init control |",
         "| --- | --- | --- | --- |",

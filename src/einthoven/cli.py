@@ -27,7 +27,7 @@ app = typer.Typer(
     help="Pair ECGs with codes and notes, align them, search by text. Research use only, not a medical device.",
 )
 # of several processes only the first speaks; a log has room for a table
-console = Console(highlight=False, width=None if sys.stdout.isatty() else 120, quiet=os.environ.get("RANK", "0") != "0")
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 140, quiet=os.environ.get("RANK", "0") != "0")
 
 StudyPath = Annotated[Path, typer.Argument(help="the study directory")]
 ModelPath = Annotated[Path, typer.Argument(help="the model directory")]
