@@ -98,6 +98,14 @@ def test_a_single_string_is_refused(model: Model) -> None:
         model.encode_text("one text")  # type: ignore[arg-type]
 
 
+def test_saving_never_replaces_anything_but_a_model(model: Model, saved: Path, tmp_path: Path) -> None:
+    model.save(saved)
+    (tmp_path / "thesis.txt").write_text("years")
+    with pytest.raises(EinthovenError, match="nothing was written"):
+        model.save(tmp_path)
+    assert (tmp_path / "thesis.txt").read_text() == "years"
+
+
 def damage(saved: Path, part: str) -> None:
     config = json.loads((saved / "config.json").read_text())
     match part:

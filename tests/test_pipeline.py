@@ -181,6 +181,49 @@ def test_rechart_makes_a_semi_synthetic_study_of_a_real_one(study: Path, tmp_pat
         run("rechart", str(real), str(real))
 
 
+def test_pairs_older_than_the_recordings_are_refused(study: Path, recipe: Path, tmp_path: Path) -> None:
+    other = tmp_path / "study"
+    pipeline.ingest(load_recipe_with(subjects=30), None, other)
+    with pytest.raises(EinthovenError, match="Run `einthoven pair"):
+        run("align", str(other), "--recipe", str(recipe), "--out", str(tmp_path / "model"))
+    run("pair", str(other))
+    pipeline.ingest(load_recipe_with(subjects=40), None, other)
+    for command in (
+        ["align", str(other), "--out", str(tmp_path / "m")],
+        ["evaluate", str(study / "model"), str(other), "--out", str(tmp_path / "r")],
+    ):
+        with pytest.raises(EinthovenError, match="Run `einthoven pair"):
+            run(*command)
+
+
+def test_another_model_in_the_same_report_directory_is_measured_anew(study: Path, recipe: Path, tmp_path: Path) -> None:
+    report, bare = tmp_path / "report", tmp_path / "bare"
+    model = einthoven.load(study / "model")
+    values = []
+    for seed in (1, 2):
+        model.untrained(seed).save(bare)  # no manifest, no probes
+        run("evaluate", str(bare), str(study), "--split", "test", "--out", str(report), "--recipe", str(recipe))
+        metrics = json.loads((report / "metrics.json").read_text())
+        assert "probe" not in metrics["model"]
+        values.append(metrics["model"]["retrieval"])
+    assert values[0] != values[1]
+
+
+def test_align_replaces_nothing_but_a_model(study: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years")
+    with pytest.raises(EinthovenError, match="nothing was written"):
+        run("align", str(study), "--out", str(tmp_path))
+    with pytest.raises(EinthovenError, match="holds the study"):
+        run("align", str(study), "--out", str(study))
+
+
+def test_a_copied_study_has_nothing_to_do(study: Path, recipe: Path, tmp_path: Path, capsys) -> None:
+    shutil.copytree(study, tmp_path / "copy", copy_function=shutil.copyfile)  # new modification times
+    run("run", str(recipe), "--study", str(tmp_path / "copy"), "--split", "test")
+    said = capsys.readouterr().out
+    assert all(f"{stage}: unchanged, nothing to do" in said for stage in ("ingest", "pair", "align"))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

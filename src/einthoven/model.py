@@ -19,7 +19,7 @@ from einthoven.encoders.ecg import ResNet1d
 from einthoven.encoders.text import TextTransformer, load_pretrained, small_bert, train_tokenizer
 from einthoven.errors import EinthovenError
 from einthoven.spaces import Head
-from einthoven.study import atomic
+from einthoven.study import atomic, refuse_foreign
 
 FORMAT = 1
 """Version of the model directory; a directory of another version is refused, not guessed at."""
@@ -154,6 +154,7 @@ class Model(nn.Module):
 
     def save(self, directory: Path | str) -> None:
         """Write `config.json`, `model.safetensors` and `tokenizer/`; the directory appears whole or not at all."""
+        refuse_foreign(Path(directory), "config.json")
         body: Any = self.text.body
         config = {
             "format": FORMAT,

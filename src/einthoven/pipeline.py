@@ -16,6 +16,7 @@ from einthoven.study import (
     fingerprint,
     lock,
     read_manifest,
+    refuse_foreign,
     remove,
     run_stage,
     stage_manifest,
@@ -83,12 +84,6 @@ def refuse_stale_pairs(study: Path) -> None:
         raise EinthovenError(f"{study}: no pairs, or pairs older than the recordings. Run `einthoven pair {study}`.")
 
 
-def refuse_foreign(out: Path) -> None:
-    """Refuse to replace a directory that is neither empty nor a model."""
-    if out.exists() and not (out / "config.json").is_file() and not (out.is_dir() and not any(out.iterdir())):
-        raise EinthovenError(f"--out {out} exists and is not a model directory; name a new one.")
-
-
 def rechart(study: Path, out: Path, seed: int) -> Outcome:
     """A real study -> a semi-synthetic one: its recordings and findings, with a simulated chart."""
     from einthoven.sources import simulated
@@ -128,7 +123,7 @@ def align(recipe: Recipe, study: Path, out: Path, progress: Progress = silent) -
     out = out.absolute()
     if study.absolute().is_relative_to(out):
         raise EinthovenError(f"--out {out} holds the study itself; name a directory for the model.")
-    refuse_foreign(out)
+    refuse_foreign(out, "config.json")
     config = {name: part for name, part in to_dict(recipe).items() if name not in ("source", "pairing")}
     del config["evaluation"]["resamples"]  # the probes do not depend on it
     inputs = {"pairs": schema.PAIRS.at(study), "ingest": stage_manifest(study, "ingest")}

@@ -33,6 +33,12 @@ def atomic(path: Path) -> Iterator[Path]:
         remove(temporary)
 
 
+def refuse_foreign(path: Path, mark: str) -> None:
+    """Refuse to replace what is neither absent, nor an empty directory, nor one that holds the file `mark`."""
+    if path.exists() and not (path / mark).is_file() and not (path.is_dir() and not any(path.iterdir())):
+        raise EinthovenError(f"{path} exists and holds no {mark}: name a new directory, nothing was written.")
+
+
 def remove(path: Path) -> None:
     """Delete a file or a directory, if it exists."""
     if path.is_dir() and not path.is_symlink():
