@@ -101,7 +101,7 @@ def recipe_of(path: Path | None) -> Recipe:
 @app.command()
 def ingest(
     source: Annotated[str, typer.Argument(help=f"one of: {', '.join(pipeline.SOURCES)}")],
-    paths: Annotated[list[Path], typer.Argument(help="SRC STUDY (for `simulated` only STUDY)")],
+    paths: Annotated[list[str], typer.Argument(help="SRC STUDY (for `simulated` only STUDY)")],
     recipe: RecipePath = None,
     sampling_rate: Annotated[int | None, typer.Option(help="hertz of the study; without it the source's best")] = None,
 ) -> None:
@@ -114,7 +114,7 @@ def ingest(
     if sampling_rate is not None:
         config = replace(config, sampling_rate=sampling_rate)
     with shown("ingest") as progress:
-        outcome = pipeline.ingest(config, paths[0] if wanted == 2 else None, paths[-1], progress)
+        outcome = pipeline.ingest(config, paths[0] if wanted == 2 else None, Path(paths[-1]), progress)
     say("ingest", outcome)
 
 

@@ -6,8 +6,9 @@ import types
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
+from einthoven import schema
 from einthoven.errors import EinthovenError
 
 T = TypeVar("T")
@@ -26,18 +27,62 @@ class Source:
     sampling_rate: int | None = None  # Hz of the study; None: the best rate the source offers
     subjects: int = 1500  # simulated only: patients
     seed: int = 0  # simulated only
+    recordings: str | None = None  # meds, omop, fhir: a CSV or Parquet table of ECGs (sources/archive.py)
+    diagnosis_time: str = "discharge"  # mimic: diagnoses have no time of their own; or "admission"
+    note_kinds: dict[str, str] = field(default_factory=dict)  # the source's own note type or code -> one of NOTE_KINDS
+    note_kind: str = "clinical"  # of notes whose type is not in `note_kinds`
+
+    def __post_init__(self) -> None:
+        _require(self.diagnosis_time in ("discharge", "admission"), "source: diagnosis_time discharge or admission")
+        kinds = (self.note_kind, *self.note_kinds.values())
+        _require(set(kinds) <= set(schema.NOTE_KINDS), f"source: note kinds among {', '.join(schema.NOTE_KINDS)}")
+
+
+CODE_KINDS: Final = {
+    "diagnosis": ("DIAGNOSIS//*", "ICD9CM/*", "ICD10CM/*"),
+    "procedure": ("PROCEDURE//*", "HCPCS//*", "CPT4/*", "HCPCS/*", "ICD9Proc/*", "ICD10PCS/*"),
+    "medication": ("MEDICATION//*", "RxNorm/*", "NDC/*", "ATC/*"),
+    "finding": ("SCP//*", "DX//*"),
+}
+"""The article's three kinds of code, and the findings that annotators read from the ECG itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pairing:
-    """Windows around each recording, in days, both ends included (article: codes ±1 year, reports ±1 month)."""
+    """Windows around each recording, in days (article: codes and entities ±1 year, reports ±1 month).
+
+    An `after` of 0 makes a prognostic window: nothing from the moment of the recording on can enter it.
+    """
 
     codes_before: float = 365.0
     codes_after: float = 365.0
     notes_before: float = 30.0
     notes_after: float = 30.0
-    code_prefixes: tuple[str, ...] = ("DIAGNOSIS//", "PROCEDURE//", "MEDICATION//", "SCP//")
+    entities_before: float = 365.0
+    entities_after: float = 365.0
+    skew_minutes: float = 0.0  # how far the ECG's clock may be off: widens a window, but moves `after = 0` earlier
+    code_kinds: dict[str, tuple[str, ...]] = field(default_factory=lambda: dict(CODE_KINDS))  # kind -> code patterns
+    ignored_codes: tuple[str, ...] = ("MEDICATION//STOP//*",)  # patterns of codes that are no kind whatever they match
+    static_codes: tuple[str, ...] = ()  # patterns of codes without a time that begin every sequence, e.g. "GENDER//*"
+    collapse_days: bool = True  # a code that comes several times on one day counts once, at its first time
+    max_codes: int = 0  # per recording, those nearest to it are kept; 0: all
     note_kinds: tuple[str, ...] = ("ecg", "echo", "radiology", "microbiology", "clinical", "surgical")
+    keywords: tuple[str, ...] = ()  # if any: the reports kept have one of them, or an entity where `relevant_entities`
+    relevant_entities: bool = False  # the reports kept have an entity, or one of `keywords`
+    tokenizer: str | None = None  # directory or tokenizer.json that counts tokens; without it, one made from the texts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entities:
+    """Which terms are found in notes, and which of them enter the entity concatenation."""
+
+    lexicon: str | None = None  # a TSV of your own (entities/lexicon.py); without it the one that is shipped
+    replace: bool = False  # your lexicon instead of the shipped one; else it extends it
+    use_supplied: bool = True  # take the mentions the source brought, for the notes that have any
+    labels: tuple[str, ...] = schema.ENTITY_LABELS  # that enter the concatenation
+    uncertain: bool = True  # "possible X" enters, as "possible X"
+    historical: bool = True  # "history of X" enters, as "history of X"
+    # what is denied, said of the family or only imagined never enters
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,6 +197,7 @@ class Recipe:
     """Everything a run depends on besides its input files."""
 
     source: Source = field(default_factory=Source)
+    entities: Entities = field(default_factory=Entities)
     pairing: Pairing = field(default_factory=Pairing)
     ecg: EcgEncoder = field(default_factory=EcgEncoder)
     text: TextEncoder = field(default_factory=TextEncoder)
@@ -209,6 +255,10 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         if not isinstance(value, list | tuple):
             raise EinthovenError(f"{where}: expected a list, found {value!r}.")
         return tuple(_convert(typing.get_args(hint)[0], item, where) for item in value)
+    if typing.get_origin(hint) is dict:
+        if not isinstance(value, dict):
+            raise EinthovenError(f"{where}: expected a table of settings, found {value!r}.")
+        return {key: _convert(typing.get_args(hint)[1], item, f"{where}.{key}") for key, item in value.items()}
     if isinstance(hint, types.UnionType):
         if value is None:
             return None

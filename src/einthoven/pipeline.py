@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,8 +28,15 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int, str], None]
 
-SOURCE_TABLES = (schema.RECORDINGS, schema.EVENTS, schema.CODES, schema.NOTES, schema.EXCLUDED)
-SOURCES = ("ptbxl", "simulated")
+SOURCE_TABLES = (
+    schema.RECORDINGS,
+    schema.EVENTS,
+    schema.CODES,
+    schema.NOTES,
+    schema.SUPPLIED_ENTITIES,
+    schema.EXCLUDED,
+)
+SOURCES = ("ptbxl", "mimic", "meds", "omop", "fhir", "challenge", "simulated")
 MODEL_FILES = ("config.json", "model.safetensors", "tokenizer", "probes.safetensors")
 
 
@@ -36,37 +44,40 @@ def silent(done: int, total: int, note: str) -> None:
     """Progress for callers who show none."""
 
 
-def ingest(config: Source, source: Path | None, study: Path, progress: Progress = silent) -> Outcome:
-    """Source files -> recordings, events, codes, notes, excluded and waveforms."""
+def ingest(config: Source, source: str | Path | None, study: Path, progress: Progress = silent) -> Outcome:
+    """Source files -> recordings, events, codes, notes, excluded and waveforms.
+
+    `source` is a directory, or for `omop` also a database that Ibis can connect to: `postgres://…`, `duckdb://…`.
+    """
+    if config.name not in SOURCES:
+        raise EinthovenError(f"unknown source {config.name!r}; known: {', '.join(SOURCES)}.")
+    database = config.name == "omop" and "://" in str(source)
+    place = None if config.name == "simulated" or source is None or database else Path(source)
+    if config.name != "simulated" and not database and (place is None or not place.is_dir()):
+        raise EinthovenError(f"source directory {source} does not exist; give the directory of the published files.")
+    if place is not None and study.resolve().is_relative_to(place.resolve()):
+        raise EinthovenError(f"{study} lies inside the source {source}: name a study directory outside of it.")
 
     def report(done: int, total: int) -> None:
         progress(done, total, "recordings")
 
     def work() -> dict[str, Any]:
-        match config.name:
-            case "ptbxl":
-                from einthoven.sources import ptbxl
+        module = import_module(f"einthoven.sources.{config.name}")
+        if config.name == "simulated":
+            return dict(module.ingest(config, study, report))
+        return dict(module.ingest(config, str(source) if database else place, study, report))
 
-                assert source is not None
-                return ptbxl.ingest(config, source, study, report)
-            case _:
-                from einthoven.sources import simulated
-
-                return simulated.ingest(config, study, report)
-
-    if config.name not in SOURCES:
-        raise EinthovenError(f"unknown source {config.name!r}; known: {', '.join(SOURCES)}.")
-    if config.name != "simulated" and (source is None or not source.is_dir()):
-        raise EinthovenError(f"source directory {source} does not exist; give the directory of the published files.")
-    if source is not None and study.resolve().is_relative_to(source.resolve()):
-        raise EinthovenError(f"{study} lies inside the source {source}: name a study directory outside of it.")
+    inputs = {} if place is None else {"source": place}
+    if config.recordings is not None:
+        inputs["recordings"] = Path(config.recordings)
     with lock(study):
         return run_stage(
             stage_manifest(study, "ingest"),
             config=to_dict(config),
-            inputs={"source": source} if source is not None and config.name != "simulated" else {},
+            inputs=inputs,
             outputs={t.path: t.at(study) for t in SOURCE_TABLES} | {schema.WAVEFORMS: study / schema.WAVEFORMS},
             work=work,
+            again=database,
         )
 
 

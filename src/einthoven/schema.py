@@ -21,6 +21,8 @@ MISSING_SAMPLE: Final = -32768
 
 SPLITS: Final = ("train", "validation", "test")
 NOTE_KINDS: Final = ("ecg", "echo", "radiology", "microbiology", "clinical", "surgical")
+ENTITY_LABELS: Final = ("disease", "symptom", "finding", "medication", "procedure")
+"""finding: what an ECG or an image shows, "left axis deviation"."""
 REAL, SEMI_SYNTHETIC, SIMULATED = "real", "semi-synthetic", "simulated"
 DATA_KINDS: Final = (REAL, SEMI_SYNTHETIC, SIMULATED)
 """real: public data as published; semi-synthetic: real waveforms, simulated chart; simulated: both simulated."""
@@ -99,23 +101,48 @@ NOTES = Table(
             pa.field("kind", pa.string(), nullable=False),  # one of NOTE_KINDS
             pa.field("text", pa.large_string(), nullable=False),
             pa.field("recording_id", pa.string()),  # the recording an ECG report describes
+            pa.field("code", pa.string()),  # of the event that the note is a copy of (MEDS text events); else null
         ]
     ),
 )
+"""Texts about a patient, sorted by subject and time. `note_id` is unique in the study."""
+
+ENTITIES = Table(
+    "entities.parquet",
+    pa.schema(
+        [
+            pa.field("note_id", pa.string(), nullable=False),
+            pa.field("start", pa.int32(), nullable=False),  # characters of the note's text, [start, end)
+            pa.field("end", pa.int32(), nullable=False),
+            pa.field("term", pa.string(), nullable=False),  # the lexicon's preferred term, never the note's own words
+            pa.field("label", pa.string(), nullable=False),  # one of ENTITY_LABELS
+            pa.field("code", pa.string()),  # of the lexicon, e.g. "ICD//10//I48"; null: none
+            pa.field("negated", pa.bool_(), nullable=False),  # "no evidence of AF"
+            pa.field("uncertain", pa.bool_(), nullable=False),  # "possible AF"
+            pa.field("historical", pa.bool_(), nullable=False),  # "history of AF"
+            pa.field("family", pa.bool_(), nullable=False),  # "father had AF"
+            pa.field("hypothetical", pa.bool_(), nullable=False),  # "return if palpitations occur"
+        ]
+    ),
+)
+"""Mentions of clinical terms, by note and then by place; made once per note, whatever the pairs ask for."""
+
+SUPPLIED_ENTITIES = Table("entities_supplied.parquet", ENTITIES.columns)
+"""Mentions that the source itself brought (OMOP's NOTE_NLP); absent where it brought none."""
 
 EXCLUDED = Table(
     "excluded.parquet",
     pa.schema(
         [
-            pa.field("recording_id", pa.string()),
-            pa.field("source_file", pa.string()),
+            pa.field("recording_id", pa.string()),  # null where the row describes no recording
+            pa.field("source_file", pa.string()),  # the table, or the recording's signal file
             pa.field("source_row", pa.int64()),  # 1-based data row of the source's table
             pa.field("reason", pa.string(), nullable=False),  # a short constant, e.g. "truncated"
             pa.field("detail", pa.string(), nullable=False),  # what was found and what was expected
         ]
     ),
 )
-"""Every recording the source names and the study does not keep. Nothing is dropped anywhere else."""
+"""Every recording and every row the source names and the study does not keep. Nothing is dropped anywhere else."""
 
 PAIRS = Table(
     "pairs.parquet",
@@ -126,14 +153,18 @@ PAIRS = Table(
             pa.field("time", TIME),
             pa.field("split", pa.string(), nullable=False),
             pa.field("row", pa.int64()),
-            pa.field("codes", pa.list_(pa.string())),  # in time order, then by code
-            pa.field("code_days", pa.list_(pa.float32())),  # days from the recording to each code; negative: before
+            pa.field("codes", pa.list_(pa.string())),  # static codes first, then in time order, then by code
+            pa.field("code_kinds", pa.list_(pa.string())),  # of each code: a kind of [pairing.codes], or "static"
+            pa.field("code_days", pa.list_(pa.float32())),  # days from the recording; negative: before; null: static
             pa.field("text", pa.large_string()),  # report concatenation; null: no note in the window
-            pa.field("note_ids", pa.list_(pa.string())),
+            pa.field("note_ids", pa.list_(pa.string())),  # of the notes in `text`, in its order
+            pa.field("entity_text", pa.large_string()),  # entity concatenation; null: no entity in the window
+            pa.field("entity_note_ids", pa.list_(pa.string())),  # of the notes that gave it a term
         ]
     ),
 )
-"""One row per recording of the study, with its chart window. An empty window is kept: empty lists, null text."""
+"""One row per recording of the study, by subject, time and id, with its chart window. An empty window is kept: empty
+lists, null text."""
 
 EMBEDDINGS = Table(
     "embeddings.parquet",
@@ -149,7 +180,9 @@ EMBEDDINGS = Table(
 )
 """One row per recording with a signal, below `embeddings/<model fingerprint>/`: a study may hold several models'."""
 
-TABLES: Final = {t.path: t for t in (RECORDINGS, EVENTS, CODES, NOTES, EXCLUDED, PAIRS, EMBEDDINGS)}
+TABLES: Final = {
+    t.path: t for t in (RECORDINGS, EVENTS, CODES, NOTES, SUPPLIED_ENTITIES, EXCLUDED, ENTITIES, PAIRS, EMBEDDINGS)
+}
 
 WAVEFORMS: Final = "waveforms"
 """Directory of the waveform store: `store.json` (sampling_rate, samples, shard_rows, rows) and `00000.npy` …,

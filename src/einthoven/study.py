@@ -133,14 +133,16 @@ def run_stage(
     outputs: Mapping[str, Path],
     work: Callable[[], dict[str, Any]],
     inside: bool = False,
+    again: bool = False,
 ) -> Outcome:
     """Run `work` unless `manifest` shows it completed with the same inputs, configuration and outputs.
 
     `work` writes the outputs (atomically, one by one) and returns counts. The old manifest is removed before
     the first output changes and the new one is written last, so a kill at any point leaves a stage that re-runs.
     `inside`: the manifest lies in the one directory that is the output, and goes when that is replaced.
+    `again`: run in any case, since an input (a database) has no fingerprint.
     """
-    done = completed(manifest, config=config, inputs=inputs, outputs=outputs)
+    done = None if again else completed(manifest, config=config, inputs=inputs, outputs=outputs)
     if done is not None:
         return Outcome(done, fresh=False)
     wanted = _wanted(config, inputs)

@@ -79,7 +79,7 @@ def test_a_recording_without_a_chart_or_a_time_keeps_its_row(tmp_path: Path) -> 
 def test_only_the_kinds_asked_for(tmp_path: Path) -> None:
     events = [{"subject_id": 1, "time": T, "code": code} for code in ("SCP//A", "LAB//1", "DIAGNOSIS//ICD//10//I48")]
     notes = [{"subject_id": 1, "time": T, "note_id": k, "text": k, "kind": k} for k in ("ecg", "echo")]
-    config = Pairing(code_prefixes=("DIAGNOSIS//",), note_kinds=("echo",))
+    config = Pairing(code_kinds={"diagnosis": ("DIAGNOSIS//*",)}, note_kinds=("echo",))
     (found,) = paired(tmp_path, [{"recording_id": "r", "subject_id": 1, "time": T}], events, notes, config)
     assert (found["codes"], found["text"]) == (["DIAGNOSIS//ICD//10//I48"], "echo")
 

@@ -177,6 +177,7 @@ def test_notes_and_people(source: Path) -> None:
         "kind": "ecg",
         "text": "linkstyp",
         "recording_id": "ptbxl-1",
+        "code": None,
     }
     assert (len(notes), counts["notes"]) == (8, 8)
     assert [counts[name] for name in ("footers_removed", "edits_removed", "non_reports", "missing_reports")] == [

@@ -85,7 +85,8 @@ def notes_in_window(recordings: Any, notes: Any, window: TimeWindow) -> Any:
 
 def pair_tables(recordings: Any, events: Any, notes: Any, config: Pairing) -> Any:
     """Ibis tables with the columns of the schema -> one row per recording with its windows."""
-    wanted = ibis.or_(*(events.code.startswith(prefix) for prefix in config.code_prefixes), ibis.literal(False))
+    prefixes = [pattern.rstrip("*") for patterns in config.code_kinds.values() for pattern in patterns]
+    wanted = ibis.or_(*(events.code.startswith(prefix) for prefix in prefixes), ibis.literal(False))
     dated_codes = events.filter(wanted).select("subject_id", "code", at=events.time)
     dated_notes = notes.filter(notes.kind.isin(config.note_kinds)).select(
         "subject_id", "note_id", "text", at=notes.time, about=notes.recording_id
@@ -137,4 +138,6 @@ def _to_schema(found: pa.Table) -> pa.Table:
         empty = pa.scalar([], type=kind)
         columns[name] = pc.if_else(pc.is_null(found[name]), empty, found[name].cast(kind))
     texts = [None if parts is None else SEPARATOR.join(parts) for parts in found["texts"].to_pylist()]
-    return pa.table({**columns, "text": pa.array(texts, pa.large_string())})
+    columns |= {"text": pa.array(texts, pa.large_string()), "code_kinds": columns["codes"]}
+    columns |= {"entity_text": pa.nulls(len(texts), pa.large_string()), "entity_note_ids": columns["note_ids"]}
+    return pa.table(columns)

@@ -154,7 +154,7 @@ def _event_table(events: list[tuple[int, datetime, str]]) -> pa.Table:
 
 def _note_table(notes: list[tuple[int, datetime, str, str, str | None]]) -> pa.Table:
     notes.sort(key=lambda note: note[:3])
-    names = NOTES.columns.names
+    names = NOTES.columns.names[:6]  # the rest is null
     rows = [dict(zip(names, (f"note-{i:07d}", *note), strict=True)) for i, note in enumerate(notes)]
     return pa.Table.from_pylist(rows, schema=NOTES.columns)
 

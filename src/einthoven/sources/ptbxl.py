@@ -22,7 +22,7 @@ from einthoven.errors import EinthovenError
 from einthoven.sources.ptbxl_reports import clean_report, parse_report
 from einthoven.sources.ptbxl_rows import COLUMNS, DATABASE, Row, RowError, parse_row, read_csv
 from einthoven.study import write_table
-from einthoven.waveforms.loading import Loaded, load_records
+from einthoven.waveforms.loading import Loaded, load_records, wfdb_reader
 from einthoven.waveforms.wfdb_format import RecordingError
 
 __all__ = ["clean_report", "ingest"]
@@ -70,7 +70,7 @@ def ingest(
         for number, row in rows
         if not row.files[column]
     ]
-    results = load_records(study, source, [file for _, _, file in named], rate, SECONDS, progress)
+    results = load_records(study, wfdb_reader(source), [file for _, _, file in named], rate, SECONDS, progress)
     kept = []
     for (number, row, file), result in zip(named, results, strict=True):
         if isinstance(result, RecordingError):

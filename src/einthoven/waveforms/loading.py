@@ -1,12 +1,13 @@
-"""WFDB records of a source -> the waveform store of a study, several at a time, in the order given."""
+"""Recordings of a source -> the waveform store of a study, several at a time, in the order given."""
 
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 
@@ -14,7 +15,11 @@ from einthoven.schema import LEADS
 from einthoven.waveforms import quality
 from einthoven.waveforms.standardise import Samples, recorded_leads, standardise
 from einthoven.waveforms.store import StoreWriter
-from einthoven.waveforms.wfdb_format import RecordingError, read_record
+from einthoven.waveforms.wfdb_format import Record, RecordingError, read_record
+
+Name = TypeVar("Name")
+Reader = Callable[[Name], Record]
+"""What names a recording in its source -> its signal; RecordingError if it cannot be used."""
 
 CHUNK: Final = 64  # records; 8 MB at 500 Hz, small enough to stay in the cache between passes
 
@@ -29,27 +34,30 @@ class Loaded:
     quality: list[str]
 
 
+def wfdb_reader(folder: Path) -> Reader[str]:
+    """Reads the WFDB record of a name (no suffix) below `folder`."""
+    return lambda name: read_record(below(folder, name), folder)
+
+
 def load_records(
     study: Path,
-    folder: Path,
-    records: Sequence[str],
+    read: Reader[Name],
+    records: Sequence[Name],
     sampling_rate: int,
     seconds: float = 10.0,
     progress: Callable[[int, int], None] | None = None,
     threads: int | None = None,
 ) -> list[Loaded | RecordingError]:
-    """Read `records` (names below `folder`, no suffix) and write the store of `study`, at `sampling_rate` hertz.
+    """Read `records` by `read`, from several threads, and write the store of `study`, at `sampling_rate` hertz.
 
-    Every record gives a Loaded or the RecordingError that keeps it out: those of `wfdb_format.read_record`, and
-    wrong-leads, no-signal (no sample was recorded) and flat (every recorded lead is). Store rows follow the order of
-    `records`. `progress` is told (done, all). Threads suffice: file reading and NumPy release the interpreter lock.
+    Every record gives a Loaded or the RecordingError that keeps it out: those of `read` (for WFDB, of
+    `wfdb_format.read_record`), and wrong-leads, no-signal (no sample was recorded) and flat (every recorded lead is).
+    Store rows follow the order of `records`. `progress` is told (done, all). Threads suffice: file reading and NumPy
+    release the interpreter lock.
     """
     samples = round(seconds * sampling_rate)
     chunks = [records[start : start + CHUNK] for start in range(0, len(records), CHUNK)]
-
-    def load(chunk: Sequence[str]) -> _Chunk:
-        return _load_chunk(folder, chunk, sampling_rate, samples)
-
+    load = partial(_load_chunk, read, sampling_rate=sampling_rate, samples=samples)
     results: list[Loaded | RecordingError] = []
     row = 0
     with StoreWriter(study, sampling_rate, samples, len(records)) as writer:
@@ -73,7 +81,7 @@ class _Chunk:
     found: list[tuple[int, float, list[str]] | RecordingError]  # of all
 
 
-def _ahead(load: Callable[[Sequence[str]], _Chunk], chunks: Sequence[Sequence[str]], threads: int) -> Iterator[_Chunk]:
+def _ahead(load: Callable[[Sequence[Any]], _Chunk], chunks: Sequence[Sequence[Any]], threads: int) -> Iterator[_Chunk]:
     """Results in order, computed a few chunks ahead and no more, so that memory stays bounded."""
     with ThreadPoolExecutor(threads) as pool:
         waiting: deque[Future[_Chunk]] = deque()
@@ -89,13 +97,13 @@ def _ahead(load: Callable[[Sequence[str]], _Chunk], chunks: Sequence[Sequence[st
                 future.cancel()
 
 
-def _load_chunk(folder: Path, chunk: Sequence[str], sampling_rate: int, samples: int) -> _Chunk:
+def _load_chunk(read: Reader[Name], chunk: Sequence[Name], sampling_rate: int, samples: int) -> _Chunk:
     block = np.empty((len(chunk), len(LEADS), samples), dtype=np.int16)
     found: list[float | RecordingError] = []
     kept = 0
     for name in chunk:
         try:
-            record = read_record(_below(folder, name), folder)
+            record = read(name)
             block[kept] = standardise(record.signal, record.names, record.rate, sampling_rate, samples)
         except RecordingError as error:
             found.append(error)
@@ -105,7 +113,8 @@ def _load_chunk(folder: Path, chunk: Sequence[str], sampling_rate: int, samples:
     return _judge(block[:kept], found, sampling_rate)
 
 
-def _below(folder: Path, name: str) -> Path:
+def below(folder: Path, name: str) -> Path:
+    """`folder` / `name`, where that lies below `folder`; RecordingError("outside-folder") else."""
     path = Path(name)
     if path.is_absolute() or ".." in path.parts or "\0" in name or not path.name:
         raise RecordingError("outside-folder", "the file name leads out of the source folder")

@@ -1,0 +1,1 @@
+"""Clinical terms in notes, and what is said of them."""

@@ -1,0 +1,148 @@
+"""An ECG archive that lies beside a record: a table of recordings, each with or without a signal -> RECORDINGS.
+
+The table (CSV, gzipped CSV or Parquet) has the columns `recording_id` and `subject_id` and, where known, `time`, `file`
+(a WFDB record without suffix, below the table's folder), `split`, `age` (years), `sex` ("female", "male"), `device`
+and `site`. A recording without a file, or whose file is not there, is kept without a signal: it can be paired. One
+whose file is damaged is excluded with its reason, as is a row that cannot be understood.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+
+from einthoven import schema
+from einthoven.errors import EinthovenError
+from einthoven.pairing.splits import split_of
+from einthoven.sources.tabular import Tables, checked
+from einthoven.waveforms.loading import Loaded, Reader, load_records
+from einthoven.waveforms.wfdb_format import RecordingError
+
+SECONDS: Final = 10.0
+RATE: Final = 500
+"""Hertz of a study whose recipe names none."""
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One recording as its source describes it. `signal` is what the reader takes; None: no signal is there."""
+
+    recording_id: str
+    subject_id: int
+    time: datetime | None
+    signal: Any = None
+    split: str | None = None  # None: by hash of the subject
+    age: float | None = None
+    sex: str | None = None
+    device: str | None = None
+    site: str | None = None
+    source_file: str | None = None
+    source_row: int | None = None
+
+
+_TYPES: Final = {
+    "recording_id": "string",
+    "subject_id": "int64",
+    "time": "timestamp(6)",
+    "file": "string",
+    "split": "string",
+    "age": "float32",
+    "sex": "string",
+    "device": "string",
+    "site": "string",
+}
+
+
+def listed(tables: Tables, file: Path) -> tuple[list[Entry], list[dict[str, Any]]]:
+    """The recordings of an archive's table, by subject and time, and EXCLUDED rows for those that cannot be used.
+
+    Reasons: bad-row, duplicate-id (the first is kept). Their signals are read by `wfdb_reader(file.parent)`.
+    """
+    if not file.is_file():
+        raise EinthovenError(f"{file}: no such table of recordings; [source] recordings names it.")
+    table, excluded = tables.read_file(file, ("recording_id", "subject_id"), list(_TYPES)[2:])
+    found = checked(table, _TYPES, ("recording_id", "subject_id"))
+    excluded += found.refused.to_pyarrow().to_pylist()
+    entries: dict[str, Entry] = {}
+    for row in found.kept.order_by("source_row").to_pyarrow().to_pylist():
+        signal, split, sex = row.pop("file"), row.pop("split"), row.pop("sex")
+        entry = Entry(signal=signal, split=split, sex=sex, source_file=signal or table.file, **row)
+        bad = [
+            f"column {name}: expected one of {', '.join(known)}"
+            for name, value, known in (("split", split, schema.SPLITS), ("sex", sex, ("female", "male")))
+            if value is not None and value not in known
+        ]
+        if bad:
+            excluded.append(exclusion(entry, "bad-row", bad[0]))
+        elif entry.recording_id in entries:
+            excluded.append(exclusion(entry, "duplicate-id", "column recording_id: the same as in a row before"))
+        else:
+            entries[entry.recording_id] = entry
+    ordered = sorted(entries.values(), key=lambda e: (e.subject_id, str(e.time or ""), e.recording_id))
+    return ordered, excluded
+
+
+def store_recordings(
+    entries: Sequence[Entry],
+    read: Reader[Any],
+    study: Path,
+    sampling_rate: int | None,
+    progress: Progress | None = None,
+    seconds: float = SECONDS,
+) -> tuple[pa.Table, list[dict[str, Any]]]:
+    """Write the waveform store; RECORDINGS rows, and EXCLUDED rows for the signals that cannot be used.
+
+    A reader's RecordingError("missing-file") leaves the recording without a signal; every other keeps it out. No
+    store is written where no recording has a signal.
+    """
+    rate = RATE if sampling_rate is None else sampling_rate
+    with_signal = [entry for entry in entries if entry.signal is not None]
+    results: Iterable[Loaded | RecordingError] = ()
+    if with_signal:
+        results = load_records(study, read, [entry.signal for entry in with_signal], rate, seconds, progress)
+    found = dict(zip((entry.recording_id for entry in with_signal), results, strict=True))
+    rows, excluded = [], []
+    for entry in entries:
+        result = found.get(entry.recording_id)
+        if isinstance(result, RecordingError) and result.reason != "missing-file":
+            excluded.append(exclusion(entry, result.reason, result.detail))
+        else:
+            rows.append(_row(entry, result if isinstance(result, Loaded) else None))
+    return pa.Table.from_pylist(rows, schema=schema.RECORDINGS.columns), excluded
+
+
+def exclusion(entry: Entry, reason: str, detail: str) -> dict[str, Any]:
+    """The EXCLUDED row of a recording."""
+    return {
+        "recording_id": entry.recording_id,
+        "source_file": entry.source_file,
+        "source_row": entry.source_row,
+        "reason": reason,
+        "detail": detail,
+    }
+
+
+def _row(entry: Entry, loaded: Loaded | None) -> dict[str, Any]:
+    over = entry.age is not None and entry.age > 89
+    return {
+        "recording_id": entry.recording_id,
+        "subject_id": entry.subject_id,
+        "time": entry.time,
+        "split": entry.split or split_of(entry.subject_id),
+        "row": None if loaded is None else loaded.row,
+        "leads": None if loaded is None else loaded.leads,
+        "source_rate": None if loaded is None else loaded.source_rate,
+        "quality": [] if loaded is None else loaded.quality,
+        "age": None if entry.age is None or math.isnan(entry.age) else min(entry.age, 90.0),
+        "age_over_89": None if entry.age is None else over,
+        "sex": entry.sex,
+        "device": entry.device,
+        "site": entry.site,
+        "source_file": entry.source_file,
+    }
