@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from einthoven import schema
-from einthoven.checking.tables import ERROR, WARNING, Finding, Tables, again
+from einthoven.checking.tables import EMBED_AGAIN, ERROR, WARNING, Finding, Tables, again
 from einthoven.study import fingerprint, read_manifest, stage_manifest
 
 
@@ -154,29 +154,37 @@ def references(tables: Tables) -> list[Finding]:
 
 def stale(tables: Tables) -> list[Finding]:
     """Tables made of others that have changed since, and tables of no completed stage."""
-    now = {t.path: fingerprint(t.at(tables.study)) for view, t in tables.names.items() if "/" not in view}
-    made = {name for m in tables.manifests.values() for name, mark in (m.get("outputs") or {}).items() if mark}
+    now = {table.path: fingerprint(table.at(tables.study)) for view, table in tables.names.items() if "/" not in view}
     findings = []
     for view, table in tables.names.items():
         if "/" in view:
-            mine = read_manifest(table.at(tables.study).with_name("manifest.json")) or {}
-            inputs, marks = mine.get("inputs") or {}, {"ingest": fingerprint(stage_manifest(tables.study, "ingest"))}
-        else:
-            mine = next((m for m in tables.manifests.values() if table.path in (m.get("outputs") or {})), {})
-            inputs, marks = mine.get("inputs") or {}, now
-        if any(inputs[name] != marks[name] for name in inputs.keys() & marks.keys()):
-            expected = "made of the tables as they are now; one has changed since"
-            findings.append(Finding(table.path, "", 0, (), expected, again(table)))
-        elif "/" not in view and table.path not in made:
+            if _older(tables, table):
+                expected = "of the recordings as they are now; `embed`, `search` and `evaluate` will make them anew"
+                findings.append(Finding(table.path, "", 0, (), expected, EMBED_AGAIN, WARNING))
+            continue
+        stage = next((m for m in tables.manifests.values() if (m.get("outputs") or {}).get(table.path)), None)
+        inputs = (stage or {}).get("inputs") or {}
+        if stage is None:
             expected = "a completed stage that wrote it: was it interrupted?"
             findings.append(Finding(table.path, "", 0, (), expected, again(table), WARNING))
+        elif any(inputs[name] != now[name] for name in inputs.keys() & now.keys()):
+            expected = "made of the tables as they are now; one has changed since"
+            findings.append(Finding(table.path, "", 0, (), expected, again(table)))
     return findings
+
+
+def _older(tables: Tables, table: schema.Table) -> bool:
+    """Whether embeddings were made before the study's last ingest."""
+    manifest = read_manifest(table.at(tables.study).with_name("manifest.json")) or {}
+    return (manifest.get("inputs") or {}).get("ingest") != fingerprint(stage_manifest(tables.study, "ingest"))
 
 
 def embeddings(tables: Tables) -> list[Finding]:
     """One row for each recording with a signal, of its patient and split; vectors of one length, of norm 1."""
     findings = []
     for view in tables.embeddings():
+        if _older(tables, tables.names[view]):
+            continue  # `stale` says so
         keys = "recording_id, subject_id, split"
         with_signal = '(SELECT * FROM recordings WHERE "row" IS NOT NULL)'
         stranger = f'SELECT place FROM "{view}" ANTI JOIN {with_signal} USING ({keys})'
@@ -205,7 +213,6 @@ TABLE_RULES: Final = (
     Rule("order", "Events, notes, entities and pairs are sorted as the schema says.", (), order),
     Rule("references", "Events and notes name recordings of their own patient, entities a note.", (), references),
     Rule("stale", "Every table was made of the tables as they are now.", (), stale),
-    Rule(
-        "embeddings", "Embeddings are of the recordings with a signal, each a unit vector.", ("recordings",), embeddings
-    ),
-)
+    Rule("embeddings", "Embeddings are of the recordings with a signal, each a unit vector.",
+         ("recordings", "embeddings"), embeddings),
+)  # fmt: skip

@@ -118,7 +118,7 @@ class Tables:
             f"FROM read_parquet('{source}', file_row_number = true, hive_partitioning = false)"
         )
         self.names[name], self.scans[name] = table, seen
-        self.there |= {name, name.partition("/")[0]}
+        self.there.update((name, name.partition("/")[0]))
 
 
 def _manifests(study: Path) -> dict[str, dict[str, Any]]:

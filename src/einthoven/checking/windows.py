@@ -96,7 +96,8 @@ def windows(tables: Tables) -> list[Finding]:
         inside += " OR n.recording_id = p.recording_id" if after else f" AND {seconds} < 0"
         listed = f"SELECT place, recording_id, time, unnest({column}) AS note_id FROM pairs"
         query = (
-            f"SELECT DISTINCT p.place FROM ({listed}) p JOIN (SELECT note_id, time, recording_id, kind FROM notes) n USING (note_id) "
+            f"SELECT DISTINCT p.place FROM ({listed}) p "
+            "JOIN (SELECT note_id, time, recording_id, kind FROM notes) n USING (note_id) "
             f"WHERE NOT coalesce({inside}, false) OR n.kind NOT IN ({', '.join(map(quoted, kinds))})"
         )
         findings += found(tables, "pairs", column, query, f"notes of the kinds asked for, {_described(before, after)}")
