@@ -59,12 +59,12 @@ class Scan:
     runs: int = 0  # of Order.run
 
 
-def scan(table: schema.Table, path: Path) -> Scan:
+def scan(table: schema.Table, path: Path, batch_rows: int = BATCH) -> Scan:
     """Read every cell. ArrowException or OSError where the file is damaged."""
     order = ORDERS.get(table.path)
     seen, last = Scan(), None
     by_nulls = {nulls: Places() for nulls in order.nulls} if order else {}
-    for batch in pq.ParquetFile(path).iter_batches(BATCH, columns=table.columns.names):
+    for batch in pq.ParquetFile(path).iter_batches(batch_rows, columns=table.columns.names):
         for column in table.columns:
             if not column.nullable and batch[column.name].null_count:
                 seen.empty[column.name].add(_mask(pc.is_null(batch[column.name])), seen.rows + 1)
