@@ -37,16 +37,14 @@ def pairs_of_recordings(tables: Tables) -> list[Finding]:
 
 def pair_lists(tables: Tables) -> list[Finding]:
     """Lists of equal length; known kinds; a code without a day is static; a text has its notes and no text has none."""
-    kinds = ["static"]
-    if "pair" in tables.manifests:
-        kinds += pairing(tables).code_kinds
-    known = ", ".join(map(quoted, kinds))
+    kinds = [STATIC, *(pairing(tables).code_kinds if "pair" in tables.manifests else ())]
+    known = f"k IN ({', '.join(map(quoted, kinds))})" if len(kinds) > 1 else "k IS NOT NULL"
     nowhere = "coalesce(len({0}), 0) = 0"
     wanted = (
         ("code_days", "len(codes) IS DISTINCT FROM len(code_kinds) OR len(codes) IS DISTINCT FROM len(code_days) "
          "OR codes IS NULL", "as many days and kinds as codes"),
         ("codes", "len(codes) > len(list_filter(codes, lambda c: c IS NOT NULL))", "no empty code"),
-        ("code_kinds", f"len(code_kinds) > len(list_filter(code_kinds, lambda k: k IN ({known})))",
+        ("code_kinds", f"len(code_kinds) > len(list_filter(code_kinds, lambda k: {known}))",
          f"one of {', '.join(kinds)}"),
         ("code_days", "len(list_filter(list_zip(code_kinds, code_days), "
          f"lambda e: (e[1] = {quoted(STATIC)}) <> (e[2] IS NULL))) > 0", "a day, unless the code is static"),
@@ -85,23 +83,34 @@ def windows(tables: Tables) -> list[Finding]:
     )
     expected = f"codes {_described(config.codes_before, config.codes_after)}"
     findings = found(tables, "pairs", "code_days", f"SELECT place FROM pairs WHERE {wrong}", expected)
-    for column, before, after, kinds in (
-        ("note_ids", config.notes_before, config.notes_after, config.note_kinds),
-        ("entity_note_ids", config.entities_before, config.entities_after, schema.NOTE_KINDS),
-    ):
-        low, high = _bounds(before, after, skew)
-        seconds = "(epoch_us(n.time) - epoch_us(p.time)) / 1e6"
-        inside = f"{seconds} BETWEEN {low} AND {high}"
-        # a recording's own report belongs to it even where a time is missing, unless nothing later may enter
-        inside += " OR n.recording_id = p.recording_id" if after else f" AND {seconds} < 0"
-        listed = f"SELECT place, recording_id, time, unnest({column}) AS note_id FROM pairs"
-        query = (
-            f"SELECT DISTINCT p.place FROM ({listed}) p "
-            "JOIN (SELECT note_id, time, recording_id, kind FROM notes) n USING (note_id) "
-            f"WHERE NOT coalesce({inside}, false) OR n.kind NOT IN ({', '.join(map(quoted, kinds))})"
-        )
-        findings += found(tables, "pairs", column, query, f"notes of the kinds asked for, {_described(before, after)}")
-    return findings
+    kinds = f"list_contains(CAST([{', '.join(map(quoted, config.note_kinds))}] AS VARCHAR[]), n.kind)"
+    notes, entities = (config.notes_before, config.notes_after), (config.entities_before, config.entities_after)
+    findings += _notes(tables, "note_ids", _notes_inside(*notes, skew), "notes " + _described(*notes))
+    findings += _notes(tables, "note_ids", kinds, f"notes of the kinds {', '.join(config.note_kinds)}")
+    return findings + _notes(
+        tables, "entity_note_ids", _notes_inside(*entities, skew), "notes " + _described(*entities)
+    )
+
+
+def _notes_inside(before: float, after: float, skew: float) -> str:
+    """The condition that note n may be in pair p."""
+    low, high = _bounds(before, after, skew)
+    seconds = "(epoch_us(n.time) - epoch_us(p.time)) / 1e6"
+    # a recording's own report belongs to it even where a time is missing, unless nothing later may enter
+    return f"{seconds} BETWEEN {low} AND {high} " + (
+        "OR n.recording_id = p.recording_id" if after else f"AND {seconds} < 0"
+    )
+
+
+def _notes(tables: Tables, column: str, allowed: str, expected: str) -> list[Finding]:
+    """Pairs that hold a note which is not allowed."""
+    listed = f"SELECT place, recording_id, time, unnest({column}) AS note_id FROM pairs"
+    query = (
+        f"SELECT DISTINCT p.place FROM ({listed}) p "
+        "JOIN (SELECT note_id, time, recording_id, kind FROM notes) n USING (note_id) "
+        f"WHERE NOT coalesce({allowed}, false)"
+    )
+    return found(tables, "pairs", column, query, expected)
 
 
 def _bounds(before: float, after: float, skew: float) -> tuple[float, float]:
