@@ -179,8 +179,9 @@ def test_a_study_of_recordings_alone_has_a_card(study: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("table", [schema.RECORDINGS, schema.NOTES, schema.EVENTS, schema.CODES, schema.PAIRS])
-def test_a_damaged_table_is_a_finding_and_the_card_shows_the_rest(study: Path, tmp_path: Path, table) -> None:
+def test_a_damaged_table_is_a_finding_and_the_card_shows_the_rest(study: Path, tmp_path: Path, table, capsys) -> None:
     table.at(study).write_bytes(b"PAR1 no more")
-    found = pipeline.check(study, tmp_path, "einthoven check STUDY")
-    assert found["findings"]["error"] >= 1
+    assert run("check", str(study), "--out", str(tmp_path)) == 1
+    found = json.loads((tmp_path / "data_card.json").read_text())
     assert {f["file"] for v in found["verdicts"] if v["rule"] == "columns" for f in v["findings"]} == {table.path}
+    assert f"error (columns): {table.path}: expected a Parquet file" in capsys.readouterr().out
