@@ -32,6 +32,10 @@ console = Console(highlight=False, width=None if sys.stdout.isatty() else 140, q
 StudyPath = Annotated[Path, typer.Argument(help="the study directory")]
 ModelPath = Annotated[Path, typer.Argument(help="the model directory")]
 RecipePath = Annotated[Path | None, typer.Option("--recipe", help="a TOML recipe; without it the defaults")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="a setting over the recipe's, e.g. pairing.codes_after=0; may be repeated"),
+]
 
 
 @contextmanager
@@ -94,8 +98,8 @@ def say(stage: str, outcome: Outcome) -> None:
     console.print(f"{stage}: " + "; ".join(parts))
 
 
-def recipe_of(path: Path | None) -> Recipe:
-    return Recipe() if path is None else load_recipe(path)
+def recipe_of(path: Path | None, settings: list[str] | None = None) -> Recipe:
+    return load_recipe(path, settings or ())
 
 
 @app.command()
@@ -104,13 +108,14 @@ def ingest(
     paths: Annotated[list[str], typer.Argument(help="SRC STUDY (for `simulated` only STUDY)")],
     recipe: RecipePath = None,
     sampling_rate: Annotated[int | None, typer.Option(help="hertz of the study; without it the source's best")] = None,
+    settings: Settings = None,
 ) -> None:
     """Read a source into a new study: recordings, events, notes, waveforms; exclusions with their reasons."""
     wanted = 1 if source == "simulated" else 2
     if len(paths) != wanted:
         expected = "STUDY" if wanted == 1 else "SRC STUDY"
         raise EinthovenError(f"ingest {source}: expected {expected}, got {len(paths)} paths.")
-    config = replace(recipe_of(recipe).source, name=source)
+    config = replace(recipe_of(recipe, settings).source, name=source)
     if sampling_rate is not None:
         config = replace(config, sampling_rate=sampling_rate)
     with shown("ingest") as progress:
@@ -129,9 +134,19 @@ def rechart(
 
 
 @app.command()
-def pair(study: StudyPath, recipe: RecipePath = None) -> None:
-    """Give every recording the codes and notes of its window."""
-    say("pair", pipeline.pair(recipe_of(recipe).pairing, study))
+def pair(
+    study: StudyPath,
+    recipe: RecipePath = None,
+    engine: Annotated[str, typer.Option(help="duckdb, spark, or a Spark master such as spark://host:7077")] = "duckdb",
+    memory: Annotated[
+        str | None, typer.Option(help="what the engine may use, e.g. 4GB; then it spills to disk")
+    ] = None,
+    settings: Settings = None,
+) -> None:
+    """Give every recording the codes, notes and clinical terms of its window."""
+    options = recipe_of(recipe, settings)
+    with shown("pair") as progress:
+        say("pair", pipeline.pair(options, study, progress, engine, memory))
 
 
 @app.command()
@@ -232,7 +247,8 @@ def run_all(options: Recipe, source: Path | None, study: Path, split: str, comma
     pipeline.check_split(split)
     with shown("ingest") as progress:
         say("ingest", pipeline.ingest(options.source, source, study, progress))
-    say("pair", pipeline.pair(options.pairing, study))
+    with shown("pair") as progress:
+        say("pair", pipeline.pair(options, study, progress))
     with shown("align") as progress:
         say("align", pipeline.align(options, study, study / "model", progress))
     run_evaluation(study / "model", study, split, study / "report", options, command)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from einthoven import schema
-from einthoven.config import Evaluation, Pairing, Recipe, Source, to_dict
+from einthoven.config import Evaluation, Recipe, Source, to_dict
 from einthoven.errors import EinthovenError
 from einthoven.study import (
     Outcome,
@@ -37,6 +37,7 @@ SOURCE_TABLES = (
     schema.EXCLUDED,
 )
 SOURCES = ("ptbxl", "mimic", "meds", "omop", "fhir", "challenge", "simulated")
+PAIRED_TABLES = (schema.RECORDINGS, schema.EVENTS, schema.NOTES, schema.ENTITIES)
 MODEL_FILES = ("config.json", "model.safetensors", "tokenizer", "probes.safetensors")
 
 
@@ -89,9 +90,8 @@ def check_split(split: str) -> None:
 
 def refuse_stale_pairs(study: Path) -> None:
     """Refuse pairs that are missing or older than the tables they were made of: their rows would point astray."""
-    tables = (schema.RECORDINGS, schema.EVENTS, schema.NOTES)
     manifest = read_manifest(stage_manifest(study, "pair"))
-    if manifest is None or manifest["inputs"] != {t.path: fingerprint(t.at(study)) for t in tables}:
+    if manifest is None or manifest["inputs"] != {t.path: fingerprint(t.at(study)) for t in PAIRED_TABLES}:
         raise EinthovenError(f"{study}: no pairs, or pairs older than the recordings. Run `einthoven pair {study}`.")
 
 
@@ -112,18 +112,28 @@ def rechart(study: Path, out: Path, seed: int) -> Outcome:
         )
 
 
-def pair(config: Pairing, study: Path) -> Outcome:
-    """Recordings, events and notes -> pairs."""
-    from einthoven.pairing import windows
+def pair(
+    recipe: Recipe, study: Path, progress: Progress = silent, engine: str = "duckdb", memory: str | None = None
+) -> Outcome:
+    """Recordings, events, notes and entities -> pairs. Engine and memory do not change the result."""
+    from einthoven.pairing import pairs
 
     data_kind(study)
     with lock(study):
         return run_stage(
             stage_manifest(study, "pair"),
-            config=to_dict(config),
-            inputs={t.path: t.at(study) for t in (schema.RECORDINGS, schema.EVENTS, schema.NOTES)},
+            config=to_dict(recipe.pairing) | {"entities": to_dict(recipe.entities), "text": to_dict(recipe.text)},
+            inputs={t.path: t.at(study) for t in PAIRED_TABLES},
             outputs={schema.PAIRS.path: schema.PAIRS.at(study)},
-            work=lambda: windows.pair(config, study),
+            work=lambda: pairs.pair(
+                recipe.pairing,
+                recipe.entities,
+                recipe.text,
+                study,
+                engine=engine,
+                memory=memory,
+                progress=lambda done, total: progress(done, total, "recordings"),
+            ),
         )
 
 
