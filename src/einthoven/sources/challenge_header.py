@@ -1,8 +1,8 @@
 """What the comments of a Challenge header say about the patient: age, sex, diagnoses, labels.
 
 `#Age: 74` (2020, 2021) and `# Age: 74` (2025) are the same. `Dx` lists SNOMED CT codes, `Chagas label` is True or
-False, `Source` names the data set, `Patient ID` the patient. `Rx`, `Hx` and `Sx` are "Unknown" in all that was published
-and are not read; neither is the date of the first line, which is the day of the conversion.
+False, `Source` names the data set, `Patient ID` the patient. `Rx`, `Hx` and `Sx` are "Unknown" in all that was
+published and are not read; neither is the date of the first line, which is the day of the conversion.
 """
 
 import re
