@@ -115,6 +115,8 @@ def _continue(url: str, part: Path, transfer: Transfer, limit: int) -> str:
         if error.code == 416 and start:  # there is no rest: whole, or of another version
             return _hashed(part).hexdigest() if _total(error.headers) == start else _start_over(part)
         raise _refusal(error) from None
+    except http.client.InvalidURL:
+        raise DownloadError("its address is not valid") from None
     except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError) as error:
         cause = getattr(error, "reason", error)
         if isinstance(cause, ssl.SSLCertVerificationError):

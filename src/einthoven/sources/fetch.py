@@ -1,7 +1,7 @@
 """Public data sets of PhysioNet -> a directory: every file its SHA256SUMS.txt lists, checked, as published.
 
-A killed or broken run goes on when it is repeated. What is complete is recorded in `.fetched.tsv` (SHA-256, size, time of
-modification, path), so that a repeated run reads no file again. No file that was there before is ever replaced.
+A killed or broken run goes on when it is repeated. What is complete is recorded in `.fetched.tsv` (SHA-256, size, time
+of modification, path), so that a repeated run reads no file again. No file that was there before is ever replaced.
 """
 
 import re
@@ -16,7 +16,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from einthoven.errors import EinthovenError
-from einthoven.sources.download import DownloadError, Stopped, Transfer, download, is_allowed
+from einthoven.sources.download import DownloadError, StoppedError, Transfer, download, is_allowed
 from einthoven.study import lock, sha256
 
 SITE: Final = "https://physionet.org"
@@ -45,12 +45,10 @@ OPEN: Final = {
     "ptb-xl": Dataset("ptb-xl", "1.0.3", "ptbxl", "21,799 ECGs with reports, 3 GB"),
     "challenge-2020": Dataset("challenge-2020", "1.0.2", "challenge", "43,101 ECGs with diagnoses, 6 GB"),
     "challenge-2021": Dataset("challenge-2021", "1.0.3", "challenge", "88,253 ECGs with diagnoses, 11 GB"),
-    "ecg-arrhythmia": Dataset(
-        "ecg-arrhythmia", "1.0.0", "challenge", "45,152 ECGs of Chapman, Shaoxing and Ningbo, 5 GB"
-    ),
+    "ecg-arrhythmia": Dataset("ecg-arrhythmia", "1.0.0", "challenge", "45,152 ECGs of Shaoxing and Ningbo, 5 GB"),
     "brugada-huca": Dataset("brugada-huca", "1.0.0", "challenge", "363 ECGs, Brugada or not, 25 MB"),
-    "mimic-iv-ecg": Dataset("mimic-iv-ecg", "1.0", "mimic", "800,035 ECGs of MIMIC-IV's patients, 90 GB"),
-    "mimic-iv-ecg-demo": Dataset("mimic-iv-ecg-demo", "0.1", "mimic", "659 ECGs of 92 patients, 80 MB"),
+    "mimic-iv-ecg": Dataset("mimic-iv-ecg", "1.0", "mimic", "about 800,000 ECGs of the patients of MIMIC-IV, 90 GB"),
+    "mimic-iv-ecg-demo": Dataset("mimic-iv-ecg-demo", "0.1", "mimic", "ECGs of the patients of mimic-iv-demo"),
     "mimic-iv-demo": Dataset("mimic-iv-demo", "2.2", "mimic", "the records of 100 patients, 16 MB"),
     "mimic-iv-demo-omop": Dataset("mimic-iv-demo-omop", "0.9", "omop", "the same patients in OMOP"),
     "mimic-iv-demo-meds": Dataset("mimic-iv-demo-meds", "0.0.1", "meds", "the same patients in MEDS"),
@@ -144,27 +142,26 @@ def _listing(run: "_Run", name: str) -> dict[str, str]:
     if not file.exists():
         file.with_name(file.name + ".part").unlink(missing_ok=True)  # without a checksum a rest cannot be told apart
         try:
-            download(run.base + SUMS, file, run.transfer, limit=MAX_SUMS)
+            download(run.base + SUMS, file, Transfer(delay=run.transfer.delay), limit=MAX_SUMS)
         except DownloadError as error:
             raise EinthovenError(f"{name}: {SUMS} at {run.base}: {error}.") from None
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8").rstrip("\n").split("\n")
     except UnicodeDecodeError:
         lines = ["not text"]
     files: dict[str, str] = {}
     for number, line in enumerate(lines, start=1):
         found = _LINE.fullmatch(line.rstrip())
-        if found is None or not is_inside(found[2]) or files.setdefault(found[2], found[1].lower()) != found[1].lower():
-            expected = "a SHA-256 and a path below the folder, each path once"
-            raise EinthovenError(
-                f"{file}, line {number}: expected {expected}. Nothing was downloaded; delete the file."
-            )
+        path, digest = (found[2].removeprefix("./"), found[1].lower()) if found else ("", "")
+        if not is_inside(path) or files.setdefault(path, digest) != digest:
+            expected = "expected a SHA-256 and a path below the folder, each path once"
+            raise EinthovenError(f"{file}, line {number}: {expected}. Nothing was downloaded; delete the listing.")
     return files
 
 
 def is_inside(path: str) -> bool:
     """Whether a listed path stays in its folder and away from this module's own files."""
-    parts = path.removeprefix("./").split("/")
+    parts = path.split("/")
     plain = path.isprintable() and "\\" not in path and not path.startswith(("/", "~")) and len(path) < 1024
     own = parts[0] in (RECORD, ".lock", SUMS) or parts[-1].endswith(".part")
     return plain and not own and all(part not in ("", ".", "..") for part in parts) and ":" not in parts[0]
@@ -238,7 +235,7 @@ class _Run:
                 return
             try:
                 self._one(*item)
-            except Stopped:
+            except StoppedError:
                 return
             except DownloadError as error:
                 with self._lock:
