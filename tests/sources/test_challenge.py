@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import wfdb
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.io import loadmat, savemat
 
@@ -225,6 +225,7 @@ def test_the_table_of_brugada_huca(source: Path) -> None:
     assert codes_of(run(source)[0])["challenge-100"] == [("DX//CHAGAS", 1.0)]
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(max_size=40), max_size=8))
 def test_comments_of_any_text(lines: list[str]) -> None:
     found = parse_comments([*lines, *(f"Dx: {line}" for line in lines), *(f"Age: {line}" for line in lines)])

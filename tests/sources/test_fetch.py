@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from einthoven import cli
@@ -280,6 +280,7 @@ def test_an_interrupted_run_stops_its_threads(server: Server, get: Callable[...,
     assert content(tmp_path / "dest") == FILES
 
 
+@settings(deadline=None)
 @given(st.text(max_size=30))
 def test_paths_that_pass_stay_inside(path: str) -> None:
     if is_inside(path):

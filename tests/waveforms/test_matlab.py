@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.io import savemat
 
@@ -56,6 +56,7 @@ def test_a_small_file_that_unpacks_to_a_large_one_is_refused() -> None:
         read_val(data[:128] + (15).to_bytes(4, "little") + len(bomb).to_bytes(4, "little") + bomb, 12, 1000)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 600), st.binary(max_size=64))
 def test_damaged_files(place: int, noise: bytes) -> None:
     data = content({"val": VALUES[:, :8]}, do_compression=bool(place % 2))
