@@ -124,6 +124,25 @@ def ingest(
 
 
 @app.command()
+def fetch(
+    name: Annotated[str, typer.Argument(help="ptb-xl, mimic-iv-demo, …; a wrong name lists them all")],
+    dest: Annotated[Path, typer.Argument(help="the directory to write")],
+    only: Annotated[list[str] | None, typer.Option(help="a pattern of paths, e.g. 'records100/*'; repeatable")] = None,
+    base: Annotated[str | None, typer.Option(help="the address of a mirror's folder")] = None,
+    connections: Annotated[int, typer.Option(min=1, max=16, help="files at a time")] = 4,
+    verify: Annotated[bool, typer.Option("--verify", help="read every file again")] = False,
+) -> None:
+    """Download a public data set, checked; repeated, it goes on where it stopped."""
+    from einthoven.sources.fetch import fetch as fetch_dataset
+
+    with shown("fetch") as progress:
+        done = fetch_dataset(
+            name, dest, base=base, only=only or (), connections=connections, verify=verify, progress=progress
+        )
+    console.print(f"fetch: {done.downloaded} files downloaded ({done.bytes / 1e6:,.1f} MB), {done.there} were there")
+
+
+@app.command()
 def rechart(
     study: StudyPath,
     out: Annotated[Path, typer.Argument(help="the new, semi-synthetic study")],

@@ -29,7 +29,7 @@ class Source:
     sampling_rate: int | None = None  # Hz of the study; None: the best rate the source offers
     subjects: int = 1500  # simulated only: patients
     seed: int = 0  # simulated only
-    recordings: str | None = None  # meds, omop, fhir: a CSV or Parquet table of ECGs (sources/archive.py)
+    recordings: str | None = None  # meds, omop, fhir, challenge: a table of ECGs, CSV or Parquet (sources/archive.py)
     diagnosis_time: str = "discharge"  # mimic: diagnoses have no time of their own; or "admission"
     note_kinds: dict[str, str] = field(default_factory=dict)  # the source's own note type or code -> one of NOTE_KINDS
     note_kind: str = "clinical"  # of notes whose type is not in `note_kinds`
