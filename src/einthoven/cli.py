@@ -226,8 +226,12 @@ def run(
 ) -> None:
     """All stages of a recipe: ingest, pair, align, embed, evaluate, into STUDY/model and STUDY/report."""
     options = load_recipe(recipe)
-    arguments = [re.sub(r"^(.*?://).*", r"\1…", argument) for argument in sys.argv[1:]]  # it may hold a password
-    run_all(options, source, study, split, shlex.join(["einthoven", *arguments]))
+    run_all(options, source, study, split, command_line(sys.argv[1:]))
+
+
+def command_line(arguments: list[str]) -> str:
+    """The command as a report shows it: of a connection string, which may hold a password, only its kind."""
+    return shlex.join(["einthoven", *(re.sub(r"^(.*?://).*", r"\1…", argument) for argument in arguments)])
 
 
 def run_all(options: Recipe, source: str | None, study: Path, split: str, command: str) -> None:
