@@ -473,7 +473,7 @@ OFFSETS = st.none() | st.from_regex(r"\A[0-9]{1,3}([-:;,]| \.\. )?[0-9]{0,3}\Z")
 CASES = st.tuples(OFFSETS, st.none() | st.text(min_size=1, max_size=5), st.integers(0, 9), st.integers(1, 200))
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(CASES, min_size=1, max_size=200))
 def test_a_place_lies_in_the_text_or_is_none(cases: list[tuple[Any, Any, int, int]]) -> None:
     offsets, variants, indents, lengths = (list(column) for column in zip(*cases, strict=True))

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode
 
+import duckdb
 import ibis
 import pyarrow as pa
 
@@ -126,16 +127,16 @@ class Cdm:
 @contextmanager
 def opened(source: Path | str, study: Path) -> Iterator[Cdm]:
     """Open a folder of tables, a DuckDB file (a Path) or a database (a connection string of Ibis)."""
-    if isinstance(source, Path) and source.is_dir():
-        with Tables.of(source, study) as tables:
-            yield Cdm(tables, None)
-        return
-    remote = Remote.connect(source)
+    folder = source if isinstance(source, Path) and source.is_dir() else None
+    remote = None if folder is not None else Remote.connect(source)
     try:
-        with Tables.of(study, study) as tables:  # for the scratch database alone: no table of the source lies there
+        with Tables.of(folder or study, study) as tables:  # of a database for the scratch database alone
             yield Cdm(tables, remote)
+    except duckdb.Error as error:  # its message may quote cells
+        raise EinthovenError(f"The tables could not be joined ({type(error).__name__}): free some disk.") from None
     finally:
-        remote.close()
+        if remote is not None:
+            remote.close()
 
 
 class Remote:
