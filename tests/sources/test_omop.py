@@ -48,6 +48,8 @@ CONCEPTS = [  # id, name, domain, vocabulary, code
     (10, "Ward 7", "Visit", "Visit", "W7"),
     (11, "Chest pain", "Condition", "ICD9CM", "786.50"),
     (12, "Accident in home", "Condition", "ICD9CM", "E849.0"),
+    (13, "A operation", "Procedure", "ICD9Proc", "E8.49"),
+    (14, "Other operations on heart", "Procedure", "ICD9Proc", "37"),
 ]
 CDM: dict[str, list[dict[str, Any]]] = {
     "concept": [
@@ -206,7 +208,8 @@ def test_codes_have_names_and_icd_categories(study: tuple[Path, dict[str, Any]])
     assert codes["DIAGNOSIS//ICD//10//I48"] == ("Atrial fibrillation and flutter", [])
     assert codes["DIAGNOSIS//ICD//9//E8490"] == ("Accident in home", ["DIAGNOSIS//ICD//9//E849"])
     assert codes["DIAGNOSIS//ICD//9//E849"] == codes["DIAGNOSIS//SOURCE//Q7"] == (None, [])
-    assert codes["PROCEDURE//ICD//9//3722"] == ("Left heart cardiac catheterization", [])
+    assert codes["PROCEDURE//ICD//9//3722"] == ("Left heart cardiac catheterization", ["PROCEDURE//ICD//9//37"])
+    assert codes["PROCEDURE//ICD//9//37"] == ("Other operations on heart", [])
     assert {row["code"] for row in rows(schema.EVENTS, study[0])} <= set(codes)
 
 
@@ -374,7 +377,7 @@ def test_bad_rows_are_excluded(settings_of: Source, tmp_path: Path) -> None:
         ("PERSON.csv", 4, "bad-row"),
         ("PERSON.csv", 5, "duplicate-id"),
         ("PERSON.csv", 6, "no-birth"),
-        ("CONCEPT.csv", 14, "duplicate-id"),
+        ("CONCEPT.csv", 16, "duplicate-id"),
         ("DRUG_EXPOSURE.csv", 2, "bad-row"),
         ("DRUG_EXPOSURE.csv", 3, "no-time"),
         ("DRUG_EXPOSURE.csv", 4, "bad-row"),

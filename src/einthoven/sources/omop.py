@@ -58,6 +58,15 @@ DOMAINS: Final = (
 ICD: Final = {"ICD9CM": "ICD//9", "ICD9Proc": "ICD//9", "ICD10": "ICD//10", "ICD10CM": "ICD//10", "ICD10PCS": "ICD//10"}
 """Vocabularies whose codes are written as MIMIC_IV_MEDS does, without a dot: hospitals then share a vocabulary."""
 
+PROCEDURES: Final = ("ICD9Proc", "ICD10PCS")
+"""ICD-9's procedures share code strings with its diagnoses: 37.1 and 371."""
+
+CATEGORY: Final = (
+    r"^(DIAGNOSIS//ICD//9//E...|DIAGNOSIS//ICD//9//[^E]..|DIAGNOSIS//ICD//10//..."
+    r"|PROCEDURE//ICD//9//..|PROCEDURE//ICD//10//...).+$"
+)
+"""The category of an ICD code, as the mimic source has it: I48 of I4891, E885 of E8859; 54 of procedure 5491."""
+
 MALE, FEMALE = 8507, 8532
 """Concepts of the Gender vocabulary, fixed by OMOP."""
 
@@ -124,8 +133,14 @@ def read_concepts(cdm: Cdm) -> Any:
     rows = rows.filter(rows.concept_id != 0)
     icd = rows.vocabulary_id.isin(list(ICD))
     vocabulary = rows.vocabulary_id.cases(*ICD.items(), else_=rows.vocabulary_id)
-    code = ibis.ifelse(icd, rows.concept_code.replace(".", ""), rows.concept_code)
-    named = rows.select("concept_id", name=rows.concept_name, domain=rows.domain_id, code=vocabulary + "//" + code)
+    code = ibis.ifelse(icd, rows.concept_code.replace(".", "").upper(), rows.concept_code)
+    named = rows.select(
+        "concept_id",
+        name=rows.concept_name,
+        domain=rows.domain_id,
+        code=vocabulary + "//" + code,
+        procedure=rows.vocabulary_id.isin(PROCEDURES),
+    )
     return cdm.engine.create_table("concepts", named)
 
 
@@ -212,14 +227,14 @@ def _write_events(study: Path, rows: Any) -> int:
 
 
 def _write_codes(study: Path, rows: Any, coded: Any, concepts: Any) -> None:
-    """Every code of an event with its concept's name; above an ICD diagnosis its three-character category."""
+    """Every code of an event with its concept's name; above an ICD code its category."""
     names = coded.group_by("code").agg(name=coded.name.min())
     used = rows.select("code").distinct().left_join(names, "code").select("code", "name")
-    head = used.code.re_extract(r"^(DIAGNOSIS//ICD//(?:9//E...|9//[^E]..|10//...)).+$", 1).nullif("")
+    head = used.code.re_extract(CATEGORY, 1).nullif("")
     codes = used.select("code", description=used.name, parent=head)
     above = codes.filter(codes.parent.notnull()).select(code="parent").distinct().anti_join(codes, "code")
-    titles = concepts.group_by("code").agg(description=concepts.name.min())
-    titles = titles.select("description", code="DIAGNOSIS//" + titles.code)
+    prefix = ibis.ifelse(concepts.procedure, "PROCEDURE//", "DIAGNOSIS//")
+    titles = concepts.group_by(code=prefix + concepts.code).agg(description=concepts.name.min())
     above = above.left_join(titles, "code").select("code", "description", parent=ibis.null("string"))
     every = codes.union(above)
     none = ibis.literal([], "array<string>")
