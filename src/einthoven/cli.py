@@ -1,6 +1,7 @@
 """The command line: one command per stage, `run` for all of them, `demo` for a first look."""
 
 import os
+import re
 import shlex
 import sys
 import time
@@ -254,15 +255,20 @@ def print_report(out: Path) -> None:
 def run(
     recipe: Annotated[Path, typer.Argument(help="a TOML recipe")],
     study: Annotated[Path, typer.Option("--study", help="the study directory to write")],
-    source: Annotated[Path | None, typer.Option("--source", help="the published files")] = None,
+    source: Annotated[str | None, typer.Option("--source", help="the published files")] = None,
     split: Annotated[str, typer.Option(help="the split to evaluate")] = "validation",
 ) -> None:
     """All stages of a recipe: ingest, pair, align, embed, evaluate, into STUDY/model and STUDY/report."""
     options = load_recipe(recipe)
-    run_all(options, source, study, split, shlex.join(["einthoven", *sys.argv[1:]]))
+    run_all(options, source, study, split, command_line(sys.argv[1:]))
 
 
-def run_all(options: Recipe, source: Path | None, study: Path, split: str, command: str) -> None:
+def command_line(arguments: list[str]) -> str:
+    """The command as a report shows it: of a connection string, which may hold a password, only its kind."""
+    return shlex.join(["einthoven", *(re.sub(r"^(.*?://).*", r"\1…", argument) for argument in arguments)])
+
+
+def run_all(options: Recipe, source: str | None, study: Path, split: str, command: str) -> None:
     pipeline.check_split(split)
     with shown("ingest") as progress:
         say("ingest", pipeline.ingest(options.source, source, study, progress))

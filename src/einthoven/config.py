@@ -31,11 +31,13 @@ class Source:
     seed: int = 0  # simulated only
     recordings: str | None = None  # meds, omop, fhir, challenge: a table of ECGs, CSV or Parquet (sources/archive.py)
     diagnosis_time: str = "discharge"  # mimic: diagnoses have no time of their own; or "admission"
+    omop_concepts: str = "source"  # omop: the concept that names an event, where both are known; or "standard"
     note_kinds: dict[str, str] = field(default_factory=dict)  # the source's own note type or code -> one of NOTE_KINDS
     note_kind: str = "clinical"  # of notes whose type is not in `note_kinds`
 
     def __post_init__(self) -> None:
         _require(self.diagnosis_time in ("discharge", "admission"), "source: diagnosis_time discharge or admission")
+        _require(self.omop_concepts in ("source", "standard"), "source: omop_concepts source or standard")
         kinds = (self.note_kind, *self.note_kinds.values())
         _require(set(kinds) <= set(schema.NOTE_KINDS), f"source: note kinds among {', '.join(schema.NOTE_KINDS)}")
 

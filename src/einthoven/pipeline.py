@@ -48,13 +48,17 @@ def silent(done: int, total: int, note: str) -> None:
 def ingest(config: Source, source: str | Path | None, study: Path, progress: Progress = silent) -> Outcome:
     """Source files -> recordings, events, codes, notes, excluded and waveforms.
 
-    `source` is a directory, or for `omop` also a database that Ibis can connect to: `postgres://…`, `duckdb://…`.
+    `source` is a directory, or for `omop` also a DuckDB file (`….duckdb`) or a database that Ibis can connect to:
+    `postgres://…`, `duckdb://…`.
     """
     if config.name not in SOURCES:
         raise EinthovenError(f"unknown source {config.name!r}; known: {', '.join(SOURCES)}.")
     database = config.name == "omop" and "://" in str(source)
     place = None if config.name == "simulated" or source is None or database else Path(source)
-    if config.name != "simulated" and not database and (place is None or not place.is_dir()):
+    if "://" in str(source) and not database:  # which is not repeated: a connection string may hold a password
+        raise EinthovenError(f"{config.name} is read from a directory; only omop takes a connection string.")
+    file = place is not None and config.name == "omop" and place.suffix == ".duckdb" and place.is_file()
+    if config.name != "simulated" and not database and not file and (place is None or not place.is_dir()):
         raise EinthovenError(f"source directory {source} does not exist; give the directory of the published files.")
     if place is not None and study.resolve().is_relative_to(place.resolve()):
         raise EinthovenError(f"{study} lies inside the source {source}: name a study directory outside of it.")
