@@ -55,7 +55,8 @@ class Record:
         write_table(schema.CODES, study, pa.Table.from_pylist(self._codes(), schema=schema.CODES.columns))
         refused = [self._told(rows) for rows in self._refused]
         if excluded:
-            refused.append(ibis.memtable(pa.Table.from_pylist(excluded, schema=schema.EXCLUDED.columns)))
+            nullable = pa.schema([column.with_nullable(True) for column in schema.EXCLUDED.columns])  # as those above
+            refused.append(ibis.memtable(pa.Table.from_pylist(excluded, schema=nullable)))
         order = ("source_file", "source_row", "recording_id", "reason")
         write_rows(schema.EXCLUDED, study, ibis.union(*refused), order)
         found = self._engine.read_parquet(str(schema.EXCLUDED.at(study))).group_by("reason").agg(n=lambda t: t.count())
