@@ -16,6 +16,7 @@ import pytest
 from einthoven import pipeline, schema
 from einthoven.config import Pairing, Source
 from einthoven.errors import EinthovenError
+from einthoven.sources import tabular
 from einthoven.sources.fhir import ingest
 from einthoven.sources.fhir_elements import subject_id
 from einthoven.study import read_table
@@ -134,23 +135,27 @@ def reasons(study: Path) -> list[tuple[str, int, str]]:
 
 def test_recordings(source: Path) -> None:
     told: list[tuple[int, int, str]] = []
+    write(source / "later.ndjson.gz", [ecg("e4", "Patient/p2", 4, status="cancelled"), ecg("e3", "Patient/none", 3)])
+    write(source / "last.ndjson.gz", [ecg("e5", "Patient/p2", 5)])
     study = source.parent / "study"
     counts = ingest(
         Source(name="fhir"), source, study, lambda done, of, note="recordings": told.append((done, of, note))
     )
     assert (counts["data_kind"], counts["sampling_rate"], counts["subjects"]) == ("real", 500, 2)
-    assert sum(counts["recordings"].values()) == 2 and counts["excluded"] == {"cancelled": 1}
-    assert told[-1] == (2, 2, "recordings")
-    rows = {row["subject_id"]: row for row in table(schema.RECORDINGS, study)}
-    first, second = rows[subject_id("p1")], rows[subject_id("p2")]
-    assert list(rows) == sorted(rows)
+    assert sum(counts["recordings"].values()) == 3 and counts["excluded"] == {"cancelled": 2, "unknown-patient": 1}
+    assert told[-1] == (3, 3, "recordings")
+    recordings = table(schema.RECORDINGS, study)
+    assert [row["subject_id"] for row in recordings] == sorted(subject_id(own) for own in ("p1", "p2", "p2"))
+    rows = {row["source_file"].split(".n")[0]: row for row in recordings}
+    first, second, third = rows["Observation.0001"], rows["Observation.0002"], rows["last"]
+    assert [row["subject_id"] for row in (first, second)] == [subject_id("p1"), subject_id("p2")]
     assert first["recording_id"] == "fhir-" + hashlib.sha256(b"Observation/e1").hexdigest()[:24]
     assert str(first["time"]) == "2020-06-01 09:30:35.120000"
     assert (first["sex"], second["sex"]) == ("female", "male") and first["age"] == pytest.approx(70.0, abs=0.01)
     assert (first["device"], first["source_file"]) == ("12 lead EKG Device Metric", "Observation.0001.ndjson")
     assert first["leads"] == 0b1111111 and first["source_rate"] == 500
     store = Store.open(study)
-    for row, seed in ((first, 1), (second, 2)):
+    for row, seed in ((first, 1), (second, 2), (third, 5)):
         assert np.array_equal(store.read([row["row"]])[0][[0, 1, 6]], microvolts(seed))
     assert not list(study.glob(".scratch"))
 
@@ -367,6 +372,18 @@ def test_what_is_no_export_is_told(source: Path, tmp_path: Path) -> None:
 def test_two_patients_of_one_hash(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("einthoven.sources.fhir_resources.subject_id", lambda _: 5)
     with pytest.raises(EinthovenError, match="ids of equal hash"):
+        run(source)
+
+
+def test_an_engine_that_gives_up_is_told(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def small(scratch: Path) -> Any:
+        engine = connect(scratch)
+        engine.raw_sql("SET memory_limit = '1KB'")
+        return engine
+
+    connect = tabular.connect
+    monkeypatch.setattr(tabular, "connect", small)
+    with pytest.raises(EinthovenError, match="memory and disk space"):
         run(source)
 
 

@@ -10,10 +10,14 @@ preparation, superseded), and for signals wrong-leads, bad-header, bad-signal, t
 """
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Protocol
+
+import duckdb
 
 from einthoven import config as configuration
 from einthoven import schema
@@ -51,7 +55,7 @@ def ingest(config: configuration.Source, source: Path, study: Path, progress: Pr
     files = ndjson_files(source)
     if not files:
         raise EinthovenError(f"{source}: no *.ndjson and no *.ndjson.gz. Expected a FHIR bulk export.")
-    with Tables.of(source, study) as tables:
+    with _told_of_engine(source), Tables.of(source, study) as tables:
         spool = Spool(study / ".scratch" / "ecg.ndjson")
         export = _read(files, source, config, tables.engine, spool, progress)
         record = Record(tables.engine, files, source)
@@ -77,6 +81,16 @@ _HINT: Final = (
     "Expected Observations with valueSampledData, or a table of recordings named by [source] recordings whose "
     "subject_id is the first 63 bits of the SHA-256 of the Patient's id."
 )
+
+
+@contextmanager
+def _told_of_engine(source: Path) -> Iterator[None]:
+    """DuckDB's messages may quote cells, so they are not passed on."""
+    try:
+        yield
+    except duckdb.Error as error:
+        name = type(error).__name__
+        raise EinthovenError(f"{source} could not be read ({name}); is there memory and disk space enough?") from None
 
 
 @dataclass
