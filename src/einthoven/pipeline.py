@@ -63,8 +63,8 @@ def ingest(config: Source, source: str | Path | None, study: Path, progress: Pro
     if place is not None and study.resolve().is_relative_to(place.resolve()):
         raise EinthovenError(f"{study} lies inside the source {source}: name a study directory outside of it.")
 
-    def report(done: int, total: int) -> None:
-        progress(done, total, "recordings")
+    def report(done: int, total: int, note: str = "recordings") -> None:
+        progress(done, total, note)
 
     def work() -> dict[str, Any]:
         module = import_module(f"einthoven.sources.{config.name}")
