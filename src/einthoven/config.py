@@ -27,6 +27,7 @@ class Source:
 
     name: str = "ptbxl"
     sampling_rate: int | None = None  # Hz of the study; None: the best rate the source offers
+    data_kind: str = schema.REAL  # of DATA_KINDS; say "simulated" where the source itself is, e.g. Synthea
     subjects: int = 1500  # simulated only: patients
     seed: int = 0  # simulated only
     recordings: str | None = None  # meds, omop, fhir, challenge: a table of ECGs, CSV or Parquet (sources/archive.py)
@@ -38,6 +39,7 @@ class Source:
     def __post_init__(self) -> None:
         _require(self.diagnosis_time in ("discharge", "admission"), "source: diagnosis_time discharge or admission")
         _require(self.omop_concepts in ("source", "standard"), "source: omop_concepts source or standard")
+        _require(self.data_kind in schema.DATA_KINDS, f"source: data_kind among {', '.join(schema.DATA_KINDS)}")
         kinds = (self.note_kind, *self.note_kinds.values())
         _require(set(kinds) <= set(schema.NOTE_KINDS), f"source: note kinds among {', '.join(schema.NOTE_KINDS)}")
 

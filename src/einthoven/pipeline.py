@@ -67,10 +67,13 @@ def ingest(config: Source, source: str | Path | None, study: Path, progress: Pro
         progress(done, total, note)
 
     def work() -> dict[str, Any]:
+        for left in (schema.SUPPLIED_ENTITIES.at(study), study / schema.WAVEFORMS):
+            remove(left)  # of an earlier ingest; not every source makes them
         module = import_module(f"einthoven.sources.{config.name}")
         if config.name == "simulated":
             return dict(module.ingest(config, study, report))
-        return dict(module.ingest(config, str(source) if database else place, study, report))
+        counts = module.ingest(config, str(source) if database else place, study, report)
+        return {**counts, "data_kind": config.data_kind}
 
     inputs = {} if place is None else {"source": place}
     if config.recordings is not None:
