@@ -4,13 +4,13 @@ Files are read once, into a scratch database beside the study, so that sources l
 cannot be understood keeps its row out, into EXCLUDED: nothing is guessed and nothing is lost. Cells are never quoted.
 """
 
-import csv
-import gzip
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,12 +21,13 @@ import pyarrow.parquet as pq
 
 from einthoven import schema
 from einthoven.errors import EinthovenError
+from einthoven.sources import table_files
 from einthoven.study import atomic, remove
 
-SUFFIXES: Final = (".csv", ".csv.gz", ".parquet")
 DEPTH: Final = 6
-MAX_CELL: Final = 64 << 20  # bytes of one CSV cell; a longer one is not a note
-ROWS: Final = 1 << 16
+ROWS: Final = 1 << 14  # of a batch: 160 MB of discharge letters
+GROUP_ROWS, GROUP_BYTES = 1 << 20, 64 << 20
+"""A row group of the Parquet files written ends at either."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Tables:
     def __init__(self, folder: Path, engine: Any) -> None:
         self.folder, self.engine = folder, engine
         self._files = sorted(_walk(folder, DEPTH))
+        self._read = 0
 
     @classmethod
     @contextmanager
@@ -59,8 +61,12 @@ class Tables:
             shutil.rmtree(scratch, ignore_errors=True)
 
     def find(self, *stems: str) -> Path | None:
-        """The one file whose name without suffix is among `stems`, whatever its case; EinthovenError if several are."""
-        found = [file for file in self._files if _stem(file).casefold() in {stem.casefold() for stem in stems}]
+        """The one file whose name without suffix is among `stems`, whatever its case; EinthovenError if several are.
+
+        A stem may be a pattern: "*machine_measurements".
+        """
+        wanted = [name.casefold() for name in stems]
+        found = [f for f in self._files if any(fnmatchcase(table_files.stem(f).casefold(), name) for name in wanted)]
         if len(found) > 1:
             names = " and ".join(str(file.relative_to(self.folder)) for file in found[:2])
             raise EinthovenError(f"{self.folder}: found both {names}. Keep one of them.")
@@ -82,15 +88,9 @@ class Tables:
     ) -> tuple[SourceTable, list[dict[str, Any]]]:
         """As `read`, for a file named by its path."""
         name = str(file.relative_to(self.folder)) if file.is_relative_to(self.folder) else file.name
-        table = f"source_{len(self.engine.list_tables())}"
-        heading = _heading(file)
-        places = {column.casefold(): column for column in heading}
-        for column in required:
-            if column not in places:
-                found = ", ".join(map(repr, heading[:40])) or "an empty file"
-                raise EinthovenError(f"{file}: column {column!r} is missing. Found: {found}.")
-        wanted = [*required, *optional]
-        excluded = _load(self.engine, file, table, {column: places.get(column) for column in wanted}, name)
+        columns = table_files.places(file, required, optional)
+        table, self._read = f"source_{self._read}", self._read + 1
+        excluded = table_files.load(self.engine, file, table, columns, name)
         return SourceTable(name, self.engine.table(table)), excluded
 
 
@@ -98,6 +98,7 @@ def connect(scratch: Path) -> Any:
     """A DuckDB database in a directory, which spills there instead of running out of memory."""
     engine = ibis.duckdb.connect(str(scratch / "work.duckdb"), temp_directory=str(scratch / "spill"))
     engine.raw_sql("SET enable_progress_bar = false")
+    engine.raw_sql("SET TimeZone = 'UTC'")  # or times with a zone would become those of this machine
     return engine
 
 
@@ -112,16 +113,16 @@ class Checked:
 def checked(table: SourceTable, types: Mapping[str, str], required: Sequence[str]) -> Checked:
     """Cast columns to Ibis types ("int64", "timestamp(6)", "string"…); `required` ones must not be empty.
 
-    A row that breaks this is refused with the reason bad-row and a detail that names the column, not the cell.
+    A row that breaks this is refused with the reason bad-row and a detail that names the column, not the cell. Cells
+    lose the spaces around them, but for the kind "text", which is kept as it is. A zone after a time is ignored: a
+    time is the wall clock's. A NaN is empty. EinthovenError: a Parquet column of a type that cannot be meant.
     """
     rows = table.rows
     cast: dict[str, Any] = {}
     verdict = ibis.null("string")
     for column, kind in reversed(list(types.items())):
-        cell = rows[column]
-        if cell.type().is_string():
-            cell = cell.strip().nullif("")
-        value = cell if kind == "string" and cell.type().is_string() else cell.try_cast(kind)
+        _refuse_type(table.file, column, rows[column].type(), kind)
+        cell, value = _cell(rows[column], kind)
         cast[column] = value
         verdict = ibis.ifelse(cell.notnull() & value.isnull(), f"column {column}: expected {_WORDS[kind]}", verdict)
         if column in required:
@@ -141,7 +142,51 @@ _WORDS: Final = {
     "timestamp(6)": "a date and time such as 2180-01-31 12:00:00",
     "date": "a date such as 2180-01-31",
     "string": "text",
+    "text": "text",
 }
+
+_NUMBER: Final = r"^[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]+)?$"
+_DATE: Final = r"^[0-9]{4}[-/][0-9]{1,2}[-/][0-9]{1,2}([ T]|$)"
+_PATTERNS: Final = {
+    "int64": r"^[+-]?[0-9]+([.]0*)?$",
+    "float64": _NUMBER,
+    "float32": _NUMBER,
+    "timestamp(6)": _DATE,
+    "date": _DATE,
+}
+"""What a cell must look like: DuckDB by itself rounds "1.5", and reads "0x10", "5/7/21" and "infinity"."""
+
+
+def _cell(cell: Any, kind: str) -> tuple[Any, Any]:
+    """A column without its empty cells, and its values: null where a cell is not of the kind."""
+    found = cell.type()
+    if found.is_floating():
+        cell = ibis.ifelse(cell.isnan(), ibis.null(found), cell)
+        if kind == "int64":
+            return cell, ibis.ifelse(cell == cell.floor(), cell.try_cast(kind), ibis.null(kind))
+    if not found.is_string():
+        return cell, cell.try_cast("string" if kind == "text" else kind)
+    if kind == "text":
+        cell = ibis.ifelse(cell.strip() == "", ibis.null("string"), cell)
+        return cell, cell
+    cell = cell.strip().nullif("")
+    if kind == "string":
+        return cell, cell
+    if kind.startswith("float"):
+        cell = ibis.ifelse(cell.lower() == "nan", ibis.null("string"), cell)
+    return cell, ibis.ifelse(cell.re_search(_PATTERNS[kind]), cell.try_cast(kind), ibis.null(kind))
+
+
+def _refuse_type(file: str, column: str, found: Any, kind: str) -> None:
+    """Only what a Parquet file can hold: columns of CSV are text."""
+    if kind in ("string", "text"):
+        fits = not found.is_nested() and not found.is_binary()
+    elif kind in ("date", "timestamp(6)"):
+        fits = found.is_string() or found.is_date() or found.is_timestamp()
+    else:
+        fits = found.is_string() or found.is_numeric()
+    if not fits:
+        raise EinthovenError(f"{file}: column {column!r}: expected {_WORDS[kind]}, the file holds {found}.")
 
 
 def refusals(rows: Any, file: str, reason: str, detail: Any) -> Any:
@@ -153,6 +198,16 @@ def refusals(rows: Any, file: str, reason: str, detail: Any) -> Any:
         reason=ibis.literal(reason),
         detail=ibis.literal(detail) if isinstance(detail, str) else detail,
     )
+
+
+def write_excluded(study: Path, refused: Sequence[Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Write EXCLUDED: the rows of ibis.Tables, as `refusals` makes them, and others; their number by reason."""
+    columns = pa.schema([pa.field(field.name, field.type) for field in schema.EXCLUDED.columns])
+    others = ibis.memtable(pa.Table.from_pylist(list(rows), schema=columns))
+    order = ("source_file", "source_row", "recording_id", "reason")
+    write_rows(schema.EXCLUDED, study, ibis.union(others, *refused) if refused else others, order)
+    reasons = pq.read_table(schema.EXCLUDED.at(study), columns=["reason"], read_dictionary=["reason"])["reason"]
+    return dict(sorted((count["values"], count["counts"]) for count in reasons.value_counts().to_pylist()))
 
 
 def write_rows(table: schema.Table, study: Path, rows: Any, order: Sequence[Any] = ()) -> int:
@@ -168,9 +223,9 @@ def write_rows(table: schema.Table, study: Path, rows: Any, order: Sequence[Any]
         found = batches.schema
         columns = pa.schema([*table.columns, *(found.field(name) for name in extra)])
         with pq.ParquetWriter(temporary, columns) as writer:
-            for batch in batches:
-                writer.write_table(pa.Table.from_batches([batch]).cast(columns))
-                count += batch.num_rows
+            for group in _groups(batches):
+                writer.write_table(pa.Table.from_batches(group).cast(columns))
+                count += sum(batch.num_rows for batch in group)
     return count
 
 
@@ -189,6 +244,17 @@ def _batches(rows: Any) -> Iterator[pa.RecordBatchReader]:
         reader.close()
 
 
+def _groups(batches: Iterable[pa.RecordBatch]) -> Iterator[list[pa.RecordBatch]]:
+    group: list[pa.RecordBatch] = []
+    for batch in batches:
+        group.append(batch)
+        if sum(b.num_rows for b in group) >= GROUP_ROWS or sum(b.nbytes for b in group) >= GROUP_BYTES:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
 @contextmanager
 def _translated(name: str) -> Iterator[None]:
     """DuckDB's messages may quote cells, so they are not passed on."""
@@ -200,110 +266,19 @@ def _translated(name: str) -> Iterator[None]:
         raise EinthovenError(f"{name} could not be made: {type(error).__name__}. The source may be damaged.") from None
 
 
+WAVEFORM_FOLDERS: Final = re.compile(r"p\d{2,}|records\d+")
+"""Folders of waveforms, with too many files to look through: MIMIC-IV-ECG's p1000, PTB-XL's records500."""
+
+
 def _walk(folder: Path, depth: int) -> Iterator[Path]:
-    """Files with a table's suffix; the large folders of waveforms are not entered."""
-    for entry in os.scandir(folder):
-        if entry.is_dir() and depth and not entry.name.startswith(".") and entry.name not in WAVEFORM_FOLDERS:
-            yield from _walk(Path(entry.path), depth - 1)
-        elif entry.name.casefold().endswith(SUFFIXES) and entry.is_file():
+    """Files with a table's suffix; folders of waveforms are not entered."""
+    try:
+        entries = list(os.scandir(folder))
+    except OSError as error:
+        raise EinthovenError(f"{folder} cannot be listed ({type(error).__name__}).") from None
+    for entry in entries:
+        if entry.is_dir():
+            if depth and not entry.name.startswith(".") and not WAVEFORM_FOLDERS.fullmatch(entry.name):
+                yield from _walk(Path(entry.path), depth - 1)
+        elif entry.name.casefold().endswith(table_files.SUFFIXES) and entry.is_file():
             yield Path(entry.path)
-
-
-WAVEFORM_FOLDERS: Final = ("files", "records", "records100", "records500")
-
-
-def _stem(file: Path) -> str:
-    for suffix in SUFFIXES:
-        if file.name.casefold().endswith(suffix):
-            return file.name[: -len(suffix)]
-    return file.name
-
-
-def _heading(file: Path) -> list[str]:
-    try:
-        if file.name.casefold().endswith(".parquet"):
-            return list(pq.read_schema(file).names)
-        with _text(file) as lines:
-            return next(csv.reader(lines), [])
-    except UnicodeDecodeError:
-        raise EinthovenError(f"{file} is not UTF-8 text; export it as UTF-8.") from None
-    except (OSError, EOFError, csv.Error, pa.ArrowException) as error:
-        raise EinthovenError(f"{file} cannot be read ({type(error).__name__}); copy it again.") from None
-
-
-def _text(file: Path) -> Any:
-    opener: Any = gzip.open if file.name.casefold().endswith(".gz") else open
-    return opener(file, "rt", encoding="utf-8-sig", newline="")
-
-
-def _load(engine: Any, file: Path, table: str, columns: Mapping[str, str | None], name: str) -> list[dict[str, Any]]:
-    """Copy the columns into a table of the engine; EXCLUDED rows for lines that are no row."""
-    chosen = ", ".join(f"{_quoted(old) if old else 'NULL::VARCHAR'} AS {_quoted(new)}" for new, old in columns.items())
-    path = "'" + str(file).replace("'", "''") + "'"
-    if file.name.casefold().endswith(".parquet"):
-        origin = f"read_parquet({path})"
-    else:
-        options = f"all_varchar=true, header=true, delim=',', quote='\"', escape='\"', max_line_size={MAX_CELL}"
-        origin = f"read_csv({path}, {options})"
-    make = f"CREATE OR REPLACE TABLE {table} AS SELECT row_number() OVER () AS source_row, {chosen} FROM {origin}"
-    try:
-        engine.raw_sql(make)
-    except duckdb.Error as error:
-        if origin.startswith("read_parquet"):
-            raise EinthovenError(f"{file} cannot be read ({type(error).__name__}); copy it again.") from None
-        return _load_slowly(engine, file, table, columns, name)
-    return []
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _load_slowly(
-    engine: Any, file: Path, table: str, columns: Mapping[str, str | None], name: str
-) -> list[dict[str, Any]]:
-    """A CSV that DuckDB refuses, line by line: what is a row is read, what is not is excluded."""
-    engine.raw_sql(
-        f"CREATE OR REPLACE TABLE {table} (source_row BIGINT, {', '.join(f'{_quoted(c)} VARCHAR' for c in columns)})"
-    )
-    kinds = pa.schema([("source_row", pa.int64()), *((column, pa.string()) for column in columns)])
-    excluded: list[dict[str, Any]] = []
-    for part in _parts(_lines(file, columns, name, excluded)):
-        engine.con.register("part", pa.Table.from_pylist(part, schema=kinds))
-        engine.raw_sql(f"INSERT INTO {table} SELECT * FROM part")
-        engine.con.unregister("part")
-    return excluded
-
-
-def _lines(
-    file: Path, columns: Mapping[str, str | None], name: str, excluded: list[dict[str, Any]]
-) -> Iterator[dict[str, Any]]:
-    limit = csv.field_size_limit(MAX_CELL)
-    try:
-        with _text(file) as lines:
-            reader = csv.reader(lines)
-            places = {column: place for place, column in enumerate(next(reader, []))}
-            for number, cells in enumerate(filter(None, reader), start=1):
-                if len(cells) != len(places):
-                    detail = f"{len(cells)} fields, the heading has {len(places)}"
-                    excluded.append({"source_file": name, "source_row": number, "reason": "bad-row", "detail": detail})
-                    continue
-                row = {column: cells[places[old]] or None for column, old in columns.items() if old}
-                yield {"source_row": number, **row}
-    except UnicodeDecodeError:
-        raise EinthovenError(f"{file} is not UTF-8 text; export it as UTF-8.") from None
-    except (OSError, EOFError, csv.Error) as error:
-        raise EinthovenError(f"{file} cannot be read as CSV ({type(error).__name__}); copy it again.") from None
-    finally:
-        csv.field_size_limit(limit)
-
-
-def _parts(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    part: list[dict[str, Any]] = []
-    for row in rows:
-        part.append(row)
-        if len(part) == ROWS:
-            yield part
-            part = []
-    if part:
-        yield part
