@@ -1,7 +1,6 @@
 """The tables of a source (CSV, gzipped CSV or Parquet, in any folder) as Ibis expressions, checked row by row.
 
-Files are read once, into a scratch database beside the study, so that sources larger than memory work. A cell that
-cannot be understood keeps its row out, into EXCLUDED: nothing is guessed and nothing is lost. Cells are never quoted.
+Files are read once, into a scratch database beside the study, so that sources larger than memory work.
 """
 
 import os
@@ -9,7 +8,6 @@ import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Final
@@ -21,21 +19,27 @@ import pyarrow.parquet as pq
 
 from einthoven import schema
 from einthoven.errors import EinthovenError
-from einthoven.sources import table_files
+from einthoven.sources import cells, table_files
+from einthoven.sources.cells import Checked, SourceTable, checked, refusals
 from einthoven.study import atomic, remove
+
+__all__ = [
+    "EVENT_ORDER",
+    "NOTE_ORDER",
+    "Checked",
+    "SourceTable",
+    "Tables",
+    "checked",
+    "connect",
+    "refusals",
+    "write_excluded",
+    "write_rows",
+]
 
 DEPTH: Final = 6
 ROWS: Final = 1 << 14  # of a batch: 160 MB of discharge letters
 GROUP_ROWS, GROUP_BYTES = 1 << 20, 64 << 20
 """A row group of the Parquet files written ends at either."""
-
-
-@dataclass(frozen=True)
-class SourceTable:
-    """A table of a source. `rows` has the columns asked for, by lower-case name, and `source_row` (int64, from 1)."""
-
-    file: str  # relative to the source
-    rows: Any  # ibis.Table
 
 
 class Tables:
@@ -45,6 +49,7 @@ class Tables:
         self.folder, self.engine = folder, engine
         self._files = sorted(_walk(folder, DEPTH))
         self._read = 0
+        self._stored: set[str] = set()
 
     @classmethod
     @contextmanager
@@ -93,6 +98,30 @@ class Tables:
         excluded = table_files.load(self.engine, file, table, columns, name)
         return SourceTable(name, self.engine.table(table)), excluded
 
+    def checked(self, table: SourceTable, types: Mapping[str, str], required: Sequence[str]) -> Checked:
+        """As the function `checked`, but done here and now, once, and `refused` is None where all rows are kept."""
+        name, self._read = f"checked_{self._read}", self._read + 1
+        judged = self.stored(name, cells.judged(table, types, required))
+        bad = self.engine.con.execute(f"SELECT count(verdict) FROM {name}").fetchone()[0]
+        result = cells.divided(judged, table.file, types)
+        return result if bad else Checked(result.kept, None)
+
+    def stored(self, name: str, rows: Any) -> Any:
+        """Rows as the table of a name in the scratch database, appended if there are some.
+
+        They are an ibis.Table of that database, without any memtable in it, or a pyarrow.Table.
+        """
+        head = f"INSERT INTO {name} BY NAME" if name in self._stored else f"CREATE TABLE {name} AS"
+        with _translated(name):
+            if isinstance(rows, pa.Table):
+                self.engine.con.register("einthoven_rows", rows)
+                self.engine.raw_sql(f"{head} SELECT * FROM einthoven_rows")
+                self.engine.con.unregister("einthoven_rows")
+            else:
+                self.engine.raw_sql(f"{head} {self.engine.compile(rows)}")
+        self._stored.add(name)
+        return self.engine.table(name)
+
 
 def connect(scratch: Path) -> Any:
     """A DuckDB database in a directory, which spills there instead of running out of memory."""
@@ -100,104 +129,6 @@ def connect(scratch: Path) -> Any:
     engine.raw_sql("SET enable_progress_bar = false")
     engine.raw_sql("SET TimeZone = 'UTC'")  # or times with a zone would become those of this machine
     return engine
-
-
-@dataclass(frozen=True)
-class Checked:
-    """The rows whose cells all have their type, and EXCLUDED rows (an ibis.Table) for the others."""
-
-    kept: Any  # ibis.Table: the columns checked, typed, and `source_row`
-    refused: Any  # ibis.Table: source_file, source_row, reason, detail
-
-
-def checked(table: SourceTable, types: Mapping[str, str], required: Sequence[str]) -> Checked:
-    """Cast columns to Ibis types ("int64", "timestamp(6)", "string"…); `required` ones must not be empty.
-
-    A row that breaks this is refused with the reason bad-row and a detail that names the column, not the cell. Cells
-    lose the spaces around them, but for the kind "text", which is kept as it is. A zone after a time is ignored: a
-    time is the wall clock's. A NaN is empty. EinthovenError: a Parquet column of a type that cannot be meant.
-    """
-    rows = table.rows
-    cast: dict[str, Any] = {}
-    verdict = ibis.null("string")
-    for column, kind in reversed(list(types.items())):
-        _refuse_type(table.file, column, rows[column].type(), kind)
-        cell, value = _cell(rows[column], kind)
-        cast[column] = value
-        verdict = ibis.ifelse(cell.notnull() & value.isnull(), f"column {column}: expected {_WORDS[kind]}", verdict)
-        if column in required:
-            verdict = ibis.ifelse(cell.isnull(), f"column {column}: empty", verdict)
-    judged = rows.select("source_row", verdict=verdict, **cast)
-    refused = judged.filter(judged.verdict.notnull())
-    return Checked(
-        judged.filter(judged.verdict.isnull()).select("source_row", *types),
-        refusals(refused, table.file, "bad-row", refused.verdict),
-    )
-
-
-_WORDS: Final = {
-    "int64": "a whole number",
-    "float64": "a number",
-    "float32": "a number",
-    "timestamp(6)": "a date and time such as 2180-01-31 12:00:00",
-    "date": "a date such as 2180-01-31",
-    "string": "text",
-    "text": "text",
-}
-
-_NUMBER: Final = r"^[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]+)?$"
-_DATE: Final = r"^[0-9]{4}[-/][0-9]{1,2}[-/][0-9]{1,2}([ T]|$)"
-_PATTERNS: Final = {
-    "int64": r"^[+-]?[0-9]+([.]0*)?$",
-    "float64": _NUMBER,
-    "float32": _NUMBER,
-    "timestamp(6)": _DATE,
-    "date": _DATE,
-}
-"""What a cell must look like: DuckDB by itself rounds "1.5", and reads "0x10", "5/7/21" and "infinity"."""
-
-
-def _cell(cell: Any, kind: str) -> tuple[Any, Any]:
-    """A column without its empty cells, and its values: null where a cell is not of the kind."""
-    found = cell.type()
-    if found.is_floating():
-        cell = ibis.ifelse(cell.isnan(), ibis.null(found), cell)
-        if kind == "int64":
-            return cell, ibis.ifelse(cell == cell.floor(), cell.try_cast(kind), ibis.null(kind))
-    if not found.is_string():
-        return cell, cell.try_cast("string" if kind == "text" else kind)
-    if kind == "text":
-        cell = ibis.ifelse(cell.strip() == "", ibis.null("string"), cell)
-        return cell, cell
-    cell = cell.strip().nullif("")
-    if kind == "string":
-        return cell, cell
-    if kind.startswith("float"):
-        cell = ibis.ifelse(cell.lower() == "nan", ibis.null("string"), cell)
-    return cell, ibis.ifelse(cell.re_search(_PATTERNS[kind]), cell.try_cast(kind), ibis.null(kind))
-
-
-def _refuse_type(file: str, column: str, found: Any, kind: str) -> None:
-    """Only what a Parquet file can hold: columns of CSV are text."""
-    if kind in ("string", "text"):
-        fits = not found.is_nested() and not found.is_binary()
-    elif kind in ("date", "timestamp(6)"):
-        fits = found.is_string() or found.is_date() or found.is_timestamp()
-    else:
-        fits = found.is_string() or found.is_numeric()
-    if not fits:
-        raise EinthovenError(f"{file}: column {column!r}: expected {_WORDS[kind]}, the file holds {found}.")
-
-
-def refusals(rows: Any, file: str, reason: str, detail: Any) -> Any:
-    """EXCLUDED rows for an ibis.Table with `source_row`; `detail` is a string or an expression of it."""
-    return rows.select(
-        recording_id=ibis.null("string"),
-        source_file=ibis.literal(file),
-        source_row=rows.source_row.cast("int64"),
-        reason=ibis.literal(reason),
-        detail=ibis.literal(detail) if isinstance(detail, str) else detail,
-    )
 
 
 def write_excluded(study: Path, refused: Sequence[Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
