@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint results bench clean
+.PHONY: demo test lint results bench bench-pairing clean
 
 demo: $(VENV)/.installed ## simulate a cohort, train, evaluate, answer three queries
 	$(BIN)/einthoven demo --out demo
@@ -27,6 +27,9 @@ bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/step.py
 	$(BIN)/python benchmarks/simulate.py
 	$(BIN)/python benchmarks/ingest.py
+
+bench-pairing: $(VENV)/.installed ## pairing against hand-written SQL, and 40 M events x 2 M recordings: 5 minutes
+	$(BIN)/python benchmarks/pairing.py --out results/pairing.json
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "einthoven needs Python 3.11 or newer"'

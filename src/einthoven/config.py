@@ -1,9 +1,11 @@
 """One recipe in TOML <-> frozen dataclasses. An unknown key, a wrong type or a bad value is an error."""
 
 import dataclasses
+import json
 import tomllib
 import types
 import typing
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -25,15 +27,19 @@ class Source:
 
     name: str = "ptbxl"
     sampling_rate: int | None = None  # Hz of the study; None: the best rate the source offers
+    data_kind: str = schema.REAL  # of DATA_KINDS; say "simulated" where the source itself is, e.g. Synthea
     subjects: int = 1500  # simulated only: patients
     seed: int = 0  # simulated only
-    recordings: str | None = None  # meds, omop, fhir: a CSV or Parquet table of ECGs (sources/archive.py)
+    recordings: str | None = None  # meds, omop, fhir, challenge: a table of ECGs, CSV or Parquet (sources/archive.py)
     diagnosis_time: str = "discharge"  # mimic: diagnoses have no time of their own; or "admission"
+    omop_concepts: str = "source"  # omop: the concept that names an event, where both are known; or "standard"
     note_kinds: dict[str, str] = field(default_factory=dict)  # the source's own note type or code -> one of NOTE_KINDS
     note_kind: str = "clinical"  # of notes whose type is not in `note_kinds`
 
     def __post_init__(self) -> None:
         _require(self.diagnosis_time in ("discharge", "admission"), "source: diagnosis_time discharge or admission")
+        _require(self.omop_concepts in ("source", "standard"), "source: omop_concepts source or standard")
+        _require(self.data_kind in schema.DATA_KINDS, f"source: data_kind among {', '.join(schema.DATA_KINDS)}")
         kinds = (self.note_kind, *self.note_kinds.values())
         _require(set(kinds) <= set(schema.NOTE_KINDS), f"source: note kinds among {', '.join(schema.NOTE_KINDS)}")
 
@@ -69,7 +75,6 @@ class Pairing:
     note_kinds: tuple[str, ...] = ("ecg", "echo", "radiology", "microbiology", "clinical", "surgical")
     keywords: tuple[str, ...] = ()  # if any: the reports kept have one of them, or an entity where `relevant_entities`
     relevant_entities: bool = False  # the reports kept have an entity, or one of `keywords`
-    tokenizer: str | None = None  # directory or tokenizer.json that counts tokens; without it, one made from the texts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +159,7 @@ class Augmentation:
 class Training:
     """How the contrastive loop runs. Batch, optimiser and epochs are our choices."""
 
+    concatenation: str = "report"  # the text beside an ECG: "report" or "entity" concatenation
     epochs: int = 30
     batch: int = 128
     learning_rate: float = 1e-3
@@ -170,6 +176,7 @@ class Training:
         _require(
             min(self.epochs, self.batch, self.validate_every) > 0, "training: epochs, batch, validate_every above 0"
         )
+        _require(self.concatenation in ("report", "entity"), "training: concatenation report or entity")
         _require(self.learning_rate > 0 and self.clip_norm > 0, "training: learning_rate and clip_norm above 0")
         _require(0 <= self.warmup < 1 and 0 <= self.ema < 1, "training: warmup and ema from 0 to below 1")
         _require(self.words >= 0 and self.weight_decay >= 0, "training: words and weight_decay zero or more")
@@ -207,9 +214,36 @@ class Recipe:
     evaluation: Evaluation = field(default_factory=Evaluation)
 
 
-def load_recipe(path: Path) -> Recipe:
-    """Read a TOML recipe. Top-level `extends = "other.toml"` starts from another recipe beside it."""
-    return from_dict(Recipe, _read(path, seen=()), str(path))
+def load_recipe(path: Path | None, settings: Sequence[str] = ()) -> Recipe:
+    """Read a TOML recipe (None: the defaults). Top-level `extends = "other.toml"` starts from another recipe beside it.
+
+    `settings` overrule it, each "section.key=value" with a TOML value; a value that is none is taken as text.
+    """
+    tree = {} if path is None else _read(path, seen=())
+    for setting in settings:
+        tree = _over(tree, _parsed(setting))
+    return from_dict(Recipe, tree, "recipe" if path is None else str(path))
+
+
+def _parsed(setting: str) -> dict[str, Any]:
+    name, equals, value = setting.partition("=")
+    if not equals or "." not in name:
+        raise EinthovenError(f"--set {setting}: expected section.key=value, for example pairing.codes_after=0.")
+    for text in (value, json.dumps(value)):
+        try:
+            return tomllib.loads(f"{name.strip()} = {text}")
+        except tomllib.TOMLDecodeError:
+            pass
+    raise EinthovenError(f"--set {setting}: expected section.key=value, for example pairing.codes_after=0.")
+
+
+def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """The sections of `below` with the settings of `above` in their place."""
+    merged = dict(below)
+    for name, section in above.items():
+        both = isinstance(section, dict) and isinstance(merged.get(name), dict)
+        merged[name] = {**merged[name], **section} if both else section
+    return merged
 
 
 def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
@@ -226,11 +260,7 @@ def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
         return tree
     if not isinstance(parent, str):
         raise EinthovenError(f"{path}: `extends` must be the file name of another recipe, not {parent!r}.")
-    below = _read(path.parent / parent, (*seen, path.resolve()))
-    for name, section in tree.items():
-        both = isinstance(section, dict) and isinstance(below.get(name), dict)
-        below[name] = {**below[name], **section} if both else section
-    return below
+    return _over(_read(path.parent / parent, (*seen, path.resolve())), tree)
 
 
 def from_dict(cls: type[T], values: object, where: str) -> T:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from einthoven import schema
-from einthoven.config import Evaluation, Pairing, Recipe, Source, to_dict
+from einthoven.config import Evaluation, Recipe, Source, to_dict
 from einthoven.errors import EinthovenError
 from einthoven.study import (
     Outcome,
@@ -37,6 +37,7 @@ SOURCE_TABLES = (
     schema.EXCLUDED,
 )
 SOURCES = ("ptbxl", "mimic", "meds", "omop", "fhir", "challenge", "simulated")
+PAIRED_TABLES = (schema.RECORDINGS, schema.EVENTS, schema.NOTES, schema.ENTITIES)
 MODEL_FILES = ("config.json", "model.safetensors", "tokenizer", "probes.safetensors")
 
 
@@ -47,25 +48,32 @@ def silent(done: int, total: int, note: str) -> None:
 def ingest(config: Source, source: str | Path | None, study: Path, progress: Progress = silent) -> Outcome:
     """Source files -> recordings, events, codes, notes, excluded and waveforms.
 
-    `source` is a directory, or for `omop` also a database that Ibis can connect to: `postgres://…`, `duckdb://…`.
+    `source` is a directory, or for `omop` also a DuckDB file (`….duckdb`) or a database that Ibis can connect to:
+    `postgres://…`, `duckdb://…`.
     """
     if config.name not in SOURCES:
         raise EinthovenError(f"unknown source {config.name!r}; known: {', '.join(SOURCES)}.")
     database = config.name == "omop" and "://" in str(source)
     place = None if config.name == "simulated" or source is None or database else Path(source)
-    if config.name != "simulated" and not database and (place is None or not place.is_dir()):
+    if "://" in str(source) and not database:  # which is not repeated: a connection string may hold a password
+        raise EinthovenError(f"{config.name} is read from a directory; only omop takes a connection string.")
+    file = place is not None and config.name == "omop" and place.suffix == ".duckdb" and place.is_file()
+    if config.name != "simulated" and not database and not file and (place is None or not place.is_dir()):
         raise EinthovenError(f"source directory {source} does not exist; give the directory of the published files.")
     if place is not None and study.resolve().is_relative_to(place.resolve()):
         raise EinthovenError(f"{study} lies inside the source {source}: name a study directory outside of it.")
 
-    def report(done: int, total: int) -> None:
-        progress(done, total, "recordings")
+    def report(done: int, total: int, note: str = "recordings") -> None:
+        progress(done, total, note)
 
     def work() -> dict[str, Any]:
+        for left in (schema.SUPPLIED_ENTITIES.at(study), study / schema.WAVEFORMS):
+            remove(left)  # of an earlier ingest; not every source makes them
         module = import_module(f"einthoven.sources.{config.name}")
         if config.name == "simulated":
             return dict(module.ingest(config, study, report))
-        return dict(module.ingest(config, str(source) if database else place, study, report))
+        counts = module.ingest(config, str(source) if database else place, study, report)
+        return {**counts, "data_kind": config.data_kind}
 
     inputs = {} if place is None else {"source": place}
     if config.recordings is not None:
@@ -89,9 +97,8 @@ def check_split(split: str) -> None:
 
 def refuse_stale_pairs(study: Path) -> None:
     """Refuse pairs that are missing or older than the tables they were made of: their rows would point astray."""
-    tables = (schema.RECORDINGS, schema.EVENTS, schema.NOTES)
     manifest = read_manifest(stage_manifest(study, "pair"))
-    if manifest is None or manifest["inputs"] != {t.path: fingerprint(t.at(study)) for t in tables}:
+    if manifest is None or manifest["inputs"] != {t.path: fingerprint(t.at(study)) for t in PAIRED_TABLES}:
         raise EinthovenError(f"{study}: no pairs, or pairs older than the recordings. Run `einthoven pair {study}`.")
 
 
@@ -112,18 +119,28 @@ def rechart(study: Path, out: Path, seed: int) -> Outcome:
         )
 
 
-def pair(config: Pairing, study: Path) -> Outcome:
-    """Recordings, events and notes -> pairs."""
-    from einthoven.pairing import windows
+def pair(
+    recipe: Recipe, study: Path, progress: Progress = silent, engine: str = "duckdb", memory: str | None = None
+) -> Outcome:
+    """Recordings, events, notes and entities -> pairs. Engine and memory do not change the result."""
+    from einthoven.pairing import pairs
 
     data_kind(study)
     with lock(study):
         return run_stage(
             stage_manifest(study, "pair"),
-            config=to_dict(config),
-            inputs={t.path: t.at(study) for t in (schema.RECORDINGS, schema.EVENTS, schema.NOTES)},
+            config=to_dict(recipe.pairing) | {"entities": to_dict(recipe.entities), "text": to_dict(recipe.text)},
+            inputs={t.path: t.at(study) for t in PAIRED_TABLES},
             outputs={schema.PAIRS.path: schema.PAIRS.at(study)},
-            work=lambda: windows.pair(config, study),
+            work=lambda: pairs.pair(
+                recipe.pairing,
+                recipe.entities,
+                recipe.text,
+                study,
+                engine=engine,
+                memory=memory,
+                progress=lambda done, total: progress(done, total, "recordings"),
+            ),
         )
 
 

@@ -166,6 +166,9 @@ PAIRS = Table(
 """One row per recording of the study, by subject, time and id, with its chart window. An empty window is kept: empty
 lists, null text."""
 
+CONCATENATIONS: Final = {"report": "text", "entity": "entity_text"}
+"""The column of PAIRS that holds each concatenation of notes (article: entities ±1 year did better than reports)."""
+
 EMBEDDINGS = Table(
     "embeddings.parquet",
     pa.schema(

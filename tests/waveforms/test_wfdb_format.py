@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import wfdb
+from scipy.io import savemat
 
 from einthoven.schema import LEADS, MISSING_SAMPLE
-from einthoven.waveforms.wfdb_format import MAX_HEADER_BYTES, RecordingError, read_header, read_record
+from einthoven.waveforms.wfdb_format import MAX_HEADER_BYTES, RecordingError, read_header, read_record, samples_digest
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 REAL = SHARED / "ptbxl-wfdb-sample-500hz"
@@ -196,3 +197,41 @@ def test_links_and_special_files(tmp_path: Path) -> None:
     (source / "a.dat").unlink()
     (source / "a.dat").mkdir()
     assert reason(path) == "unreadable"
+
+
+def test_a_preamble_is_passed_over_and_matlab_5_is_read(tmp_path: Path) -> None:
+    values = np.random.default_rng(1).integers(-900, 900, (12, 300)).astype(np.int16)
+    savemat(tmp_path / "four.mat", {"val": values}, format="4")
+    savemat(tmp_path / "five.mat", {"val": values.astype(float)}, do_compression=True)
+    digests = set()
+    for name, form in (("four", "16+24"), ("five", "16+24"), ("frames", "16x1:0+24")):
+        file = "four" if name == "frames" else name
+        sums = values.sum(axis=1) & 0xFFFF
+        lines = [f"{file}.mat {form} 1000/mv 16 0 0 {sums[i]} 0 {LEADS[i]}" for i in range(12)]
+        (tmp_path / f"{name}.hea").write_text("\n".join([f"{name}.mat 12 500 300", *lines, "#Age: 3", "# Dx: 1"]))
+        header = read_header(tmp_path / name)
+        assert header.comments == ("Age: 3", "Dx: 1") and header.signals[0].format == "16"
+        assert np.array_equal(read_record(tmp_path / name, tmp_path).signal, values)
+        digests.add(samples_digest(tmp_path / name, tmp_path, header))
+    assert len(digests) == 1
+    whole = (tmp_path / "four.mat").read_bytes()
+    for content, reason in ((whole[:-1], "truncated"), (whole + b"0", "wrong-size"), (whole[:10], "truncated")):
+        (tmp_path / "four.mat").write_bytes(content)
+        with pytest.raises(RecordingError) as caught:
+            read_record(tmp_path / "four", tmp_path)
+        assert caught.value.reason == reason
+    savemat(tmp_path / "five.mat", {"val": values[:, :-1]})
+    with pytest.raises(RecordingError, match="truncated"):
+        read_record(tmp_path / "five", tmp_path)
+    (tmp_path / "five.mat").write_bytes(b"MATLAB 5.0 but no such file")
+    with pytest.raises(RecordingError, match="unreadable"):
+        read_record(tmp_path / "five", tmp_path)
+
+
+def test_formats_that_are_not_plain_16_keep_their_notation(tmp_path: Path) -> None:
+    (tmp_path / "a.hea").write_text("a 3 100 10\na.dat 16x2 200\na.dat 212+8 200\na.dat 16:5 200\n")
+    assert [(s.format, s.offset) for s in read_header(tmp_path / "a").signals] == [
+        ("16x2", 0),
+        ("212", 8),
+        ("16:5", 0),
+    ]

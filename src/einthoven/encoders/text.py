@@ -11,47 +11,18 @@ from torch import Tensor, nn
 
 from einthoven.config import TextEncoder
 from einthoven.errors import EinthovenError
-
-PAD, UNKNOWN, START, END, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
-
+from einthoven.wordpiece import END, MASK, PAD, START, UNKNOWN, train_word_piece
 
 GROUPS = 4
 """Groups of like length into which a processor's batch of texts is split."""
 
-SPECIAL = (PAD, UNKNOWN, START, END, MASK)
-
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Any:
-    """A lower-casing, accent-folding WordPiece tokenizer (Devlin 2019) with a vocabulary of its own.
-
-    The same texts, in any order, give the same vocabulary.
-    """
-    from tokenizers import processors, trainers
+    """The tokenizer of `wordpiece.train_word_piece`, as Hugging Face's encoders take one."""
     from transformers import PreTrainedTokenizerFast
 
-    texts = sorted(texts)
-    draft = _word_piece({})
-    # The trainer numbers the inner pieces ("##a") in the order of a hash map that differs from run to run, and breaks
-    # ties by those numbers. Naming them beforehand, as if they were special, fixes the numbers.
-    letters = sorted({letter for text in texts for letter in draft.normalizer.normalize_str(text)})
-    inner = [f"##{letter}" for letter in letters if not letter.isspace()]
-    trainer = trainers.WordPieceTrainer(vocab_size=vocabulary, special_tokens=[*SPECIAL, *inner], show_progress=False)
-    draft.train_from_iterator(texts, trainer)
-    tokenizer = _word_piece(draft.get_vocab())  # afresh: in the draft the inner pieces count as special
-    ids = [(name, tokenizer.token_to_id(name)) for name in (START, END)]
-    tokenizer.post_processor = processors.TemplateProcessing(single=f"{START} $A {END}", special_tokens=ids)
     names = {"pad_token": PAD, "unk_token": UNKNOWN, "cls_token": START, "sep_token": END, "mask_token": MASK}
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
-
-
-def _word_piece(vocabulary: dict[str, int]) -> Any:
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
-
-    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token=UNKNOWN))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True, strip_accents=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece()
-    return tokenizer
+    return PreTrainedTokenizerFast(tokenizer_object=train_word_piece(texts, vocabulary), **names)
 
 
 def small_bert(config: TextEncoder, vocabulary: int) -> Any:

@@ -61,7 +61,8 @@ def evaluate_model(
     progress: Callable[[int, int, str], None],
 ) -> dict[str, Any]:
     """Write `metrics.json` and `report.html` to `out`; return the counts."""
-    model, data = load(directory), read_split(study, split)
+    model = load(directory)
+    data = read_split(study, split, model.card.get("concatenation", "report"))
     control = model.untrained(options.seed)
     embedded = read_table(table_of(directory), study)
     order = pc.index_in(pa.array(data.ids, pa.string()), embedded["recording_id"].combine_chunks())
@@ -92,9 +93,11 @@ def evaluate_model(
     return dict(metrics["counts"])
 
 
-def read_split(study: Path, split: str) -> Split:
-    """The recordings of a split that have a signal, in the order of the pairs table."""
-    pairs = read_table(schema.PAIRS, study, ["recording_id", "subject_id", "split", "row", "text"])
+def read_split(study: Path, split: str, concatenation: str = "report") -> Split:
+    """The recordings of a split that have a signal, by recording; their texts are that concatenation of notes."""
+    column = schema.CONCATENATIONS[concatenation]
+    pairs = read_table(schema.PAIRS, study, ["recording_id", "subject_id", "split", "row", column])
+    pairs = pairs.sort_by("recording_id")
     pairs = pairs.filter(pc.and_(pc.equal(pairs["split"], split), pc.is_valid(pairs["row"])))
     if not len(pairs):
         raise EinthovenError(f"{study}: the {split} split has no recording with a signal. Choose another --split.")
@@ -108,7 +111,7 @@ def read_split(study: Path, split: str) -> Split:
         ids,
         pairs["row"].to_numpy(),
         pairs["subject_id"].to_numpy(),
-        pairs["text"].to_pylist(),
+        pairs[column].to_pylist(),
         labelled,
         labels,
         found.classes,

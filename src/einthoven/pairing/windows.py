@@ -1,80 +1,123 @@
-"""Pairing: which codes and notes lie in the window around each recording.
+"""Pairing as expressions: which codes, notes and terms lie in the window around each recording.
 
-The engine is Ibis. The expressions avoid what some engines lack (`collect(order_by=)` fails on Spark), so they run
-unchanged on DuckDB, PySpark and the warehouses that Ibis speaks to.
+The engine is Ibis. The expressions use only what every engine has in the same sense (Spark has no
+`collect(order_by=)`), so they run unchanged on DuckDB, PySpark and the warehouses that Ibis speaks to. Each gives one
+row per recording that has anything in its window; `pairs.py` puts them together.
 """
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-import duckdb
 import ibis
-import pyarrow as pa
-import pyarrow.compute as pc
 
-from einthoven import schema
-from einthoven.config import Pairing
 from einthoven.errors import EinthovenError
-from einthoven.pairing.splits import refuse_leakage
-from einthoven.study import check_table, read_table, write_table
 
-SEPARATOR = "\n"
-"""Between the notes of a report concatenation."""
+SECONDS_PER_DAY: Final = 86_400
 
-SECONDS_PER_DAY = 86_400
+KEY_BITS: Final = 22
+"""A code of a sequence is one integer, seconds since 1970 times 2**22 plus the code's rank: it sorts by time, then by
+code, and lists of integers cost an engine a fifth of what lists of structures do. So times count to the second."""
+
+MAX_CODES: Final = 1 << KEY_BITS
+
+STATIC: Final = -(1 << 40)
+"""The seconds of a code without a time: before all others."""
 
 
 @dataclass(frozen=True)
 class TimeWindow:
-    """Days before and after a recording, both ends included. `after=0` lets nothing of the future in."""
+    """Days before and after a recording, both ends included, times to the second.
+
+    `after=0` makes a prognostic window: nothing from the moment of the recording on is inside. An entry stamped
+    midnight may only have a date, so there it counts for its whole day: on the day of the recording it stays out.
+    `skew` seconds is how far the clock of the recording may be off: it widens the window on both sides, but moves the
+    end of a prognostic one earlier.
+    """
 
     before: float
     after: float
+    skew: float = 0.0
 
     def __post_init__(self) -> None:
-        if not (0 <= self.before < math.inf and 0 <= self.after < math.inf):
-            raise EinthovenError(f"window: before={self.before}, after={self.after}; expected days, zero or more.")
+        if not all(0 <= value < math.inf for value in (self.before, self.after, self.skew)):
+            raise EinthovenError(
+                f"window: before={self.before}, after={self.after}, skew={self.skew}; expected zero or more."
+            )
+        if self.before == self.after == 0:
+            raise EinthovenError("window: before and after are both 0, so nothing could be inside; widen one of them.")
+
+    @property
+    def prognostic(self) -> bool:
+        return self.after == 0
 
     def holds(self, time: Any, at: Any) -> Any:
-        """Ibis: whether `at` lies inside the window around `time`, exact to the engine's time resolution."""
-        low, high = (ibis.interval(seconds=round(days * SECONDS_PER_DAY)) for days in (self.before, self.after))
-        return (at >= time - low) & (at <= time + high)
+        """Ibis: whether `at` lies inside the window around `time`, both in whole seconds since 1970."""
+        low = time - round(self.before * SECONDS_PER_DAY + self.skew)
+        if not self.prognostic:
+            return (at >= low) & (at <= time + round(self.after * SECONDS_PER_DAY + self.skew))
+        last = ibis.ifelse(at % SECONDS_PER_DAY == 0, at + SECONDS_PER_DAY - 1, at)
+        return (at >= low) & (last < time - round(self.skew))
 
 
-def codes_in_window(recordings: Any, events: Any, window: TimeWindow) -> Any:
-    """Columns `recording_id`, `codes`, `code_days`: the codes of each recording's window in time order, then by code.
+def seconds(time: Any) -> Any:
+    """Ibis: whole seconds since 1970, a fraction dropped. Engines differ in how they round one, so it goes first."""
+    return time.truncate("s").epoch_seconds().cast("int64")
 
-    The recording's own findings are inside, at day 0. A code repeated at one time is one event.
+
+def codes_in_window(recordings: Any, events: Any, window: TimeWindow, collapse_days: bool) -> Any:
+    """Columns `recording_id`, `keys`: the codes of each recording's window, as sorted integers (KEY_BITS).
+
+    `recordings` has recording_id, subject_id and time; `events` subject_id, time and rank. The recording's own
+    findings are inside, at day 0. With `collapse_days` a code counts once a day, at its first time in the window.
     """
-    joined = recordings.inner_join(events, "subject_id").filter(lambda t: window.holds(t.time, t["at"]))
-    delta = joined["at"].epoch_seconds() - joined.time.epoch_seconds()
-    inside = joined.mutate(delta=delta).select("recording_id", "at", "delta", "code").distinct()
-    listed = inside.group_by("recording_id").agg(
-        sequence=ibis.struct({"at": inside["at"], "code": inside.code, "delta": inside.delta}).collect()
+    keys = recordings.select("recording_id", "subject_id", moment=seconds(recordings.time))
+    dated = events.select("subject_id", "rank", second=seconds(events.time))
+    joined = keys.inner_join(dated, "subject_id").filter(lambda t: window.holds(t.moment, t.second))
+    span = SECONDS_PER_DAY if collapse_days else 1
+    once = joined.group_by(["recording_id", "rank", (joined.second // span).name("span")]).agg(
+        second=joined.second.min()
     )
-    ordered = listed.mutate(sequence=listed.sequence.sort())
-    return ordered.select(
-        "recording_id",
-        codes=ordered.sequence.map(lambda e: e["code"]),
-        code_days=ordered.sequence.map(lambda e: (e["delta"] / SECONDS_PER_DAY).cast("float32")),
-    )
+    key = once.second.cast("int64") * MAX_CODES + once["rank"].cast("int64")
+    listed = once.select("recording_id", key=key).group_by("recording_id").agg(keys=lambda t: t.key.collect())
+    return listed.select("recording_id", keys=listed["keys"].sort())
 
 
-def notes_in_window(recordings: Any, notes: Any, window: TimeWindow) -> Any:
-    """Columns `recording_id`, `note_ids`, `texts`: notes nearest to the recording first, its own report before all.
+def static_codes(recordings: Any, events: Any) -> Any:
+    """As `codes_in_window`, for events without a time: they belong to every recording of the subject."""
+    joined = recordings.select("recording_id", "subject_id").inner_join(events, "subject_id")
+    once = joined.select("recording_id", key=joined["rank"].cast("int64") + STATIC * MAX_CODES).distinct()
+    listed = once.group_by("recording_id").agg(keys=once.key.collect())
+    return listed.select("recording_id", keys=listed["keys"].sort())
 
-    Nearest first, because a text encoder cuts what is too long at the end.
+
+def notes_near(recordings: Any, notes: Any, window: TimeWindow) -> Any:
+    """One row per recording and note of its window: recording_id, note_id and `distance`, which orders a concatenation.
+
+    The distance is in seconds, -1 for the recording's own report, which belongs to it even where a time is missing; in
+    a prognostic window nothing is own, since a report is written after the recording.
     """
-    joined = recordings.inner_join(notes, "subject_id")
-    own = (joined.about == joined.recording_id).fill_null(False)  # belongs to it even where a time is missing
-    inside = joined.filter(window.holds(joined.time, joined["at"]).fill_null(False) | own)
-    own = (inside.about == inside.recording_id).fill_null(False)
-    distance = (inside["at"].epoch_seconds() - inside.time.epoch_seconds()).abs()
-    inside = inside.mutate(rank=ibis.ifelse(own, -1, distance).cast("int64"))
-    entry = ibis.struct({"rank": inside["rank"], "note_id": inside.note_id, "text": inside.text})
-    listed = inside.group_by("recording_id").agg(sequence=entry.collect())
+    keys = recordings.select("recording_id", "subject_id", moment=seconds(recordings.time))
+    dated = notes.select("subject_id", "note_id", about=notes.recording_id, second=seconds(notes.time))
+    joined = keys.inner_join(dated, "subject_id")
+    inside = window.holds(joined.moment, joined.second).fill_null(False)
+    own = (joined.about == joined.recording_id).fill_null(False)
+    if window.prognostic:
+        own = ibis.literal(False)
+    near = joined.mutate(own=own, inside=inside).filter(lambda t: t.inside | t.own)
+    distance = ibis.ifelse(near.own, -1, (near.second - near.moment).abs())
+    return near.select("recording_id", "note_id", distance=distance.cast("int64"))
+
+
+def report_concatenation(near: Any, notes: Any) -> Any:
+    """Columns `recording_id`, `note_ids`, `texts`: the notes nearest to the recording first, its own report before all.
+
+    Nearest first, because a text encoder cuts what is too long at the end. `notes` has note_id, text and `relevant`;
+    a note that is not relevant enters only as the recording's own.
+    """
+    told = near.inner_join(notes, "note_id").filter(lambda t: t.relevant | (t.distance < 0))
+    entry = ibis.struct({"distance": told.distance, "note_id": told.note_id, "text": told.text})
+    listed = told.group_by("recording_id").agg(sequence=entry.collect())
     ordered = listed.mutate(sequence=listed.sequence.sort())
     return ordered.select(
         "recording_id",
@@ -83,61 +126,21 @@ def notes_in_window(recordings: Any, notes: Any, window: TimeWindow) -> Any:
     )
 
 
-def pair_tables(recordings: Any, events: Any, notes: Any, config: Pairing) -> Any:
-    """Ibis tables with the columns of the schema -> one row per recording with its windows."""
-    prefixes = [pattern.rstrip("*") for patterns in config.code_kinds.values() for pattern in patterns]
-    wanted = ibis.or_(*(events.code.startswith(prefix) for prefix in prefixes), ibis.literal(False))
-    dated_codes = events.filter(wanted).select("subject_id", "code", at=events.time)
-    dated_notes = notes.filter(notes.kind.isin(config.note_kinds)).select(
-        "subject_id", "note_id", "text", at=notes.time, about=notes.recording_id
+def entity_concatenation(near: Any, words: Any) -> Any:
+    """Columns `recording_id`, `note_ids`, `words`: each term once, where it is first met in the order of the reports.
+
+    `words` has note_id, start and words, as `entities.extract.rendered` gives them. `note_ids[i]` is the note in which
+    `words[i]` was met.
+    """
+    first = words.group_by(["note_id", "words"]).agg(start=words.start.min())
+    met = near.inner_join(first, "note_id")
+    place = ibis.struct({"distance": met.distance, "note_id": met.note_id, "start": met.start})
+    once = met.mutate(place=place).group_by(["recording_id", "words"]).agg(place=lambda t: t.place.min())
+    entry = ibis.struct({"place": once.place, "words": once.words})
+    listed = once.group_by("recording_id").agg(sequence=entry.collect())
+    ordered = listed.mutate(sequence=listed.sequence.sort())
+    return ordered.select(
+        "recording_id",
+        note_ids=ordered.sequence.map(lambda e: e["place"]["note_id"]),
+        words=ordered.sequence.map(lambda e: e["words"]),
     )
-    keys = recordings.select("recording_id", "subject_id", "time")
-    codes = codes_in_window(keys, dated_codes, TimeWindow(config.codes_before, config.codes_after))
-    texts = notes_in_window(keys, dated_notes, TimeWindow(config.notes_before, config.notes_after))
-    base = recordings.select("recording_id", "subject_id", "time", "split", "row")
-    return (
-        base.left_join(codes, "recording_id").drop("recording_id_right").left_join(texts, "recording_id")
-        .drop("recording_id_right").order_by("recording_id")
-    )  # fmt: skip
-
-
-def pair(config: Pairing, study: Path) -> dict[str, Any]:
-    """Write `pairs` from `recordings`, `events` and `notes`, on DuckDB; return counts."""
-    recordings = read_table(schema.RECORDINGS, study)
-    refuse_leakage(recordings)
-    unknown = set(config.note_kinds) - set(schema.NOTE_KINDS)
-    if unknown:
-        raise EinthovenError(f"pairing: unknown note kind {min(unknown)!r}; known: {', '.join(schema.NOTE_KINDS)}.")
-    engine = ibis.duckdb.connect()
-    engine.raw_sql("SET enable_progress_bar = false")
-    recorded, events, notes = (
-        engine.read_parquet(str(check_table(table, study)))
-        for table in (schema.RECORDINGS, schema.EVENTS, schema.NOTES)
-    )
-    try:
-        found = pair_tables(recorded, events, notes, config).to_pyarrow()
-    except duckdb.Error:  # its message may quote cells, so it is not passed on
-        raise EinthovenError(f"{study}: events.parquet or notes.parquet is damaged; run the ingest again.") from None
-    rows = _to_schema(found)
-    write_table(schema.PAIRS, study, rows)
-    return {
-        "pairs": len(rows),
-        "with_codes": pc.sum(pc.greater(pc.list_value_length(rows["codes"]), 0)).as_py() or 0,
-        "with_text": len(rows) - rows["text"].null_count,
-        "without_time": recordings["time"].null_count,
-        "distinct_texts": pc.count_distinct(rows["text"]).as_py(),
-        "codes_per_pair": pc.mean(pc.list_value_length(rows["codes"])).as_py(),
-    }
-
-
-def _to_schema(found: pa.Table) -> pa.Table:
-    """Null lists become empty ones, lists of texts one text."""
-    columns = {name: found[name] for name in ("recording_id", "subject_id", "time", "split", "row")}
-    for name in ("codes", "code_days", "note_ids"):
-        kind = schema.PAIRS.columns.field(name).type
-        empty = pa.scalar([], type=kind)
-        columns[name] = pc.if_else(pc.is_null(found[name]), empty, found[name].cast(kind))
-    texts = [None if parts is None else SEPARATOR.join(parts) for parts in found["texts"].to_pylist()]
-    columns |= {"text": pa.array(texts, pa.large_string()), "code_kinds": columns["codes"]}
-    columns |= {"entity_text": pa.nulls(len(texts), pa.large_string()), "entity_note_ids": columns["note_ids"]}
-    return pa.table(columns)

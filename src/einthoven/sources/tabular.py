@@ -1,16 +1,14 @@
 """The tables of a source (CSV, gzipped CSV or Parquet, in any folder) as Ibis expressions, checked row by row.
 
-Files are read once, into a scratch database beside the study, so that sources larger than memory work. A cell that
-cannot be understood keeps its row out, into EXCLUDED: nothing is guessed and nothing is lost. Cells are never quoted.
+Files are read once, into a scratch database beside the study, so that sources larger than memory work.
 """
 
-import csv
-import gzip
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,20 +19,27 @@ import pyarrow.parquet as pq
 
 from einthoven import schema
 from einthoven.errors import EinthovenError
+from einthoven.sources import cells, table_files
+from einthoven.sources.cells import Checked, SourceTable, checked, refusals
 from einthoven.study import atomic, remove
 
-SUFFIXES: Final = (".csv", ".csv.gz", ".parquet")
+__all__ = [
+    "EVENT_ORDER",
+    "NOTE_ORDER",
+    "Checked",
+    "SourceTable",
+    "Tables",
+    "checked",
+    "connect",
+    "refusals",
+    "write_excluded",
+    "write_rows",
+]
+
 DEPTH: Final = 6
-MAX_CELL: Final = 64 << 20  # bytes of one CSV cell; a longer one is not a note
-ROWS: Final = 1 << 16
-
-
-@dataclass(frozen=True)
-class SourceTable:
-    """A table of a source. `rows` has the columns asked for, by lower-case name, and `source_row` (int64, from 1)."""
-
-    file: str  # relative to the source
-    rows: Any  # ibis.Table
+ROWS: Final = 1 << 14  # of a batch: 160 MB of discharge letters
+GROUP_ROWS, GROUP_BYTES = 1 << 20, 64 << 20
+"""A row group of the Parquet files written ends at either."""
 
 
 class Tables:
@@ -43,6 +48,8 @@ class Tables:
     def __init__(self, folder: Path, engine: Any) -> None:
         self.folder, self.engine = folder, engine
         self._files = sorted(_walk(folder, DEPTH))
+        self._read = 0
+        self._stored: set[str] = set()
 
     @classmethod
     @contextmanager
@@ -59,8 +66,12 @@ class Tables:
             shutil.rmtree(scratch, ignore_errors=True)
 
     def find(self, *stems: str) -> Path | None:
-        """The one file whose name without suffix is among `stems`, whatever its case; EinthovenError if several are."""
-        found = [file for file in self._files if _stem(file).casefold() in {stem.casefold() for stem in stems}]
+        """The one file whose name without suffix is among `stems`, whatever its case; EinthovenError if several are.
+
+        A stem may be a pattern: "*machine_measurements".
+        """
+        wanted = [name.casefold() for name in stems]
+        found = [f for f in self._files if any(fnmatchcase(table_files.stem(f).casefold(), name) for name in wanted)]
         if len(found) > 1:
             names = " and ".join(str(file.relative_to(self.folder)) for file in found[:2])
             raise EinthovenError(f"{self.folder}: found both {names}. Keep one of them.")
@@ -82,77 +93,52 @@ class Tables:
     ) -> tuple[SourceTable, list[dict[str, Any]]]:
         """As `read`, for a file named by its path."""
         name = str(file.relative_to(self.folder)) if file.is_relative_to(self.folder) else file.name
-        table = f"source_{len(self.engine.list_tables())}"
-        heading = _heading(file)
-        places = {column.casefold(): column for column in heading}
-        for column in required:
-            if column not in places:
-                found = ", ".join(map(repr, heading[:40])) or "an empty file"
-                raise EinthovenError(f"{file}: column {column!r} is missing. Found: {found}.")
-        wanted = [*required, *optional]
-        excluded = _load(self.engine, file, table, {column: places.get(column) for column in wanted}, name)
+        columns = table_files.places(file, required, optional)
+        table, self._read = f"source_{self._read}", self._read + 1
+        excluded = table_files.load(self.engine, file, table, columns, name)
         return SourceTable(name, self.engine.table(table)), excluded
+
+    def checked(self, table: SourceTable, types: Mapping[str, str], required: Sequence[str]) -> Checked:
+        """As the function `checked`, but done here and now, once, and `refused` is None where all rows are kept."""
+        name, self._read = f"checked_{self._read}", self._read + 1
+        judged = self.stored(name, cells.judged(table, types, required))
+        bad = self.engine.con.execute(f"SELECT count(verdict) FROM {name}").fetchone()[0]
+        result = cells.divided(judged, table.file, types)
+        return result if bad else Checked(result.kept, None)
+
+    def stored(self, name: str, rows: Any) -> Any:
+        """Rows as the table of a name in the scratch database, appended if there are some.
+
+        They are an ibis.Table of that database, without any memtable in it, or a pyarrow.Table.
+        """
+        head = f"INSERT INTO {name} BY NAME" if name in self._stored else f"CREATE TABLE {name} AS"
+        with _translated(name):
+            if isinstance(rows, pa.Table):
+                self.engine.con.register("einthoven_rows", rows)
+                self.engine.raw_sql(f"{head} SELECT * FROM einthoven_rows")
+                self.engine.con.unregister("einthoven_rows")
+            else:
+                self.engine.raw_sql(f"{head} {self.engine.compile(rows)}")
+        self._stored.add(name)
+        return self.engine.table(name)
 
 
 def connect(scratch: Path) -> Any:
     """A DuckDB database in a directory, which spills there instead of running out of memory."""
     engine = ibis.duckdb.connect(str(scratch / "work.duckdb"), temp_directory=str(scratch / "spill"))
     engine.raw_sql("SET enable_progress_bar = false")
+    engine.raw_sql("SET TimeZone = 'UTC'")  # or times with a zone would become those of this machine
     return engine
 
 
-@dataclass(frozen=True)
-class Checked:
-    """The rows whose cells all have their type, and EXCLUDED rows (an ibis.Table) for the others."""
-
-    kept: Any  # ibis.Table: the columns checked, typed, and `source_row`
-    refused: Any  # ibis.Table: source_file, source_row, reason, detail
-
-
-def checked(table: SourceTable, types: Mapping[str, str], required: Sequence[str]) -> Checked:
-    """Cast columns to Ibis types ("int64", "timestamp(6)", "string"…); `required` ones must not be empty.
-
-    A row that breaks this is refused with the reason bad-row and a detail that names the column, not the cell.
-    """
-    rows = table.rows
-    cast: dict[str, Any] = {}
-    verdict = ibis.null("string")
-    for column, kind in reversed(list(types.items())):
-        cell = rows[column]
-        if cell.type().is_string():
-            cell = cell.strip().nullif("")
-        value = cell if kind == "string" and cell.type().is_string() else cell.try_cast(kind)
-        cast[column] = value
-        verdict = ibis.ifelse(cell.notnull() & value.isnull(), f"column {column}: expected {_WORDS[kind]}", verdict)
-        if column in required:
-            verdict = ibis.ifelse(cell.isnull(), f"column {column}: empty", verdict)
-    judged = rows.select("source_row", verdict=verdict, **cast)
-    refused = judged.filter(judged.verdict.notnull())
-    return Checked(
-        judged.filter(judged.verdict.isnull()).select("source_row", *types),
-        refusals(refused, table.file, "bad-row", refused.verdict),
-    )
-
-
-_WORDS: Final = {
-    "int64": "a whole number",
-    "float64": "a number",
-    "float32": "a number",
-    "timestamp(6)": "a date and time such as 2180-01-31 12:00:00",
-    "date": "a date such as 2180-01-31",
-    "string": "text",
-}
-
-
-def refusals(rows: Any, file: str, reason: str, detail: Any) -> Any:
-    """EXCLUDED rows for an ibis.Table with `source_row`; `detail` is a string or an expression of it."""
-    return rows.select(
-        recording_id=ibis.null("string"),
-        source_file=ibis.literal(file),
-        source_row=rows.source_row.cast("int64"),
-        reason=ibis.literal(reason),
-        detail=ibis.literal(detail) if isinstance(detail, str) else detail,
-    )
+def write_excluded(study: Path, refused: Sequence[Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Write EXCLUDED: the rows of ibis.Tables, as `refusals` makes them, and others; their number by reason."""
+    columns = pa.schema([pa.field(field.name, field.type) for field in schema.EXCLUDED.columns])
+    others = ibis.memtable(pa.Table.from_pylist(list(rows), schema=columns))
+    order = ("source_file", "source_row", "recording_id", "reason")
+    write_rows(schema.EXCLUDED, study, ibis.union(others, *refused) if refused else others, order)
+    reasons = pq.read_table(schema.EXCLUDED.at(study), columns=["reason"], read_dictionary=["reason"])["reason"]
+    return dict(sorted((count["values"], count["counts"]) for count in reasons.value_counts().to_pylist()))
 
 
 def write_rows(table: schema.Table, study: Path, rows: Any, order: Sequence[Any] = ()) -> int:
@@ -168,9 +154,9 @@ def write_rows(table: schema.Table, study: Path, rows: Any, order: Sequence[Any]
         found = batches.schema
         columns = pa.schema([*table.columns, *(found.field(name) for name in extra)])
         with pq.ParquetWriter(temporary, columns) as writer:
-            for batch in batches:
-                writer.write_table(pa.Table.from_batches([batch]).cast(columns))
-                count += batch.num_rows
+            for group in _groups(batches):
+                writer.write_table(pa.Table.from_batches(group).cast(columns))
+                count += sum(batch.num_rows for batch in group)
     return count
 
 
@@ -189,6 +175,17 @@ def _batches(rows: Any) -> Iterator[pa.RecordBatchReader]:
         reader.close()
 
 
+def _groups(batches: Iterable[pa.RecordBatch]) -> Iterator[list[pa.RecordBatch]]:
+    group: list[pa.RecordBatch] = []
+    for batch in batches:
+        group.append(batch)
+        if sum(b.num_rows for b in group) >= GROUP_ROWS or sum(b.nbytes for b in group) >= GROUP_BYTES:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
 @contextmanager
 def _translated(name: str) -> Iterator[None]:
     """DuckDB's messages may quote cells, so they are not passed on."""
@@ -200,110 +197,19 @@ def _translated(name: str) -> Iterator[None]:
         raise EinthovenError(f"{name} could not be made: {type(error).__name__}. The source may be damaged.") from None
 
 
+WAVEFORM_FOLDERS: Final = re.compile(r"p\d{2,}|records\d+")
+"""Folders of waveforms, with too many files to look through: MIMIC-IV-ECG's p1000, PTB-XL's records500."""
+
+
 def _walk(folder: Path, depth: int) -> Iterator[Path]:
-    """Files with a table's suffix; the large folders of waveforms are not entered."""
-    for entry in os.scandir(folder):
-        if entry.is_dir() and depth and not entry.name.startswith(".") and entry.name not in WAVEFORM_FOLDERS:
-            yield from _walk(Path(entry.path), depth - 1)
-        elif entry.name.casefold().endswith(SUFFIXES) and entry.is_file():
+    """Files with a table's suffix; folders of waveforms are not entered."""
+    try:
+        entries = list(os.scandir(folder))
+    except OSError as error:
+        raise EinthovenError(f"{folder} cannot be listed ({type(error).__name__}).") from None
+    for entry in entries:
+        if entry.is_dir():
+            if depth and not entry.name.startswith(".") and not WAVEFORM_FOLDERS.fullmatch(entry.name):
+                yield from _walk(Path(entry.path), depth - 1)
+        elif entry.name.casefold().endswith(table_files.SUFFIXES) and entry.is_file():
             yield Path(entry.path)
-
-
-WAVEFORM_FOLDERS: Final = ("files", "records", "records100", "records500")
-
-
-def _stem(file: Path) -> str:
-    for suffix in SUFFIXES:
-        if file.name.casefold().endswith(suffix):
-            return file.name[: -len(suffix)]
-    return file.name
-
-
-def _heading(file: Path) -> list[str]:
-    try:
-        if file.name.casefold().endswith(".parquet"):
-            return list(pq.read_schema(file).names)
-        with _text(file) as lines:
-            return next(csv.reader(lines), [])
-    except UnicodeDecodeError:
-        raise EinthovenError(f"{file} is not UTF-8 text; export it as UTF-8.") from None
-    except (OSError, EOFError, csv.Error, pa.ArrowException) as error:
-        raise EinthovenError(f"{file} cannot be read ({type(error).__name__}); copy it again.") from None
-
-
-def _text(file: Path) -> Any:
-    opener: Any = gzip.open if file.name.casefold().endswith(".gz") else open
-    return opener(file, "rt", encoding="utf-8-sig", newline="")
-
-
-def _load(engine: Any, file: Path, table: str, columns: Mapping[str, str | None], name: str) -> list[dict[str, Any]]:
-    """Copy the columns into a table of the engine; EXCLUDED rows for lines that are no row."""
-    chosen = ", ".join(f"{_quoted(old) if old else 'NULL::VARCHAR'} AS {_quoted(new)}" for new, old in columns.items())
-    path = "'" + str(file).replace("'", "''") + "'"
-    if file.name.casefold().endswith(".parquet"):
-        origin = f"read_parquet({path})"
-    else:
-        options = f"all_varchar=true, header=true, delim=',', quote='\"', escape='\"', max_line_size={MAX_CELL}"
-        origin = f"read_csv({path}, {options})"
-    make = f"CREATE OR REPLACE TABLE {table} AS SELECT row_number() OVER () AS source_row, {chosen} FROM {origin}"
-    try:
-        engine.raw_sql(make)
-    except duckdb.Error as error:
-        if origin.startswith("read_parquet"):
-            raise EinthovenError(f"{file} cannot be read ({type(error).__name__}); copy it again.") from None
-        return _load_slowly(engine, file, table, columns, name)
-    return []
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _load_slowly(
-    engine: Any, file: Path, table: str, columns: Mapping[str, str | None], name: str
-) -> list[dict[str, Any]]:
-    """A CSV that DuckDB refuses, line by line: what is a row is read, what is not is excluded."""
-    engine.raw_sql(
-        f"CREATE OR REPLACE TABLE {table} (source_row BIGINT, {', '.join(f'{_quoted(c)} VARCHAR' for c in columns)})"
-    )
-    kinds = pa.schema([("source_row", pa.int64()), *((column, pa.string()) for column in columns)])
-    excluded: list[dict[str, Any]] = []
-    for part in _parts(_lines(file, columns, name, excluded)):
-        engine.con.register("part", pa.Table.from_pylist(part, schema=kinds))
-        engine.raw_sql(f"INSERT INTO {table} SELECT * FROM part")
-        engine.con.unregister("part")
-    return excluded
-
-
-def _lines(
-    file: Path, columns: Mapping[str, str | None], name: str, excluded: list[dict[str, Any]]
-) -> Iterator[dict[str, Any]]:
-    limit = csv.field_size_limit(MAX_CELL)
-    try:
-        with _text(file) as lines:
-            reader = csv.reader(lines)
-            places = {column: place for place, column in enumerate(next(reader, []))}
-            for number, cells in enumerate(filter(None, reader), start=1):
-                if len(cells) != len(places):
-                    detail = f"{len(cells)} fields, the heading has {len(places)}"
-                    excluded.append({"source_file": name, "source_row": number, "reason": "bad-row", "detail": detail})
-                    continue
-                row = {column: cells[places[old]] or None for column, old in columns.items() if old}
-                yield {"source_row": number, **row}
-    except UnicodeDecodeError:
-        raise EinthovenError(f"{file} is not UTF-8 text; export it as UTF-8.") from None
-    except (OSError, EOFError, csv.Error) as error:
-        raise EinthovenError(f"{file} cannot be read as CSV ({type(error).__name__}); copy it again.") from None
-    finally:
-        csv.field_size_limit(limit)
-
-
-def _parts(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    part: list[dict[str, Any]] = []
-    for row in rows:
-        part.append(row)
-        if len(part) == ROWS:
-            yield part
-            part = []
-    if part:
-        yield part

@@ -60,15 +60,19 @@ def train_on_study(
     process = PartialState(cpu=_processors_only(), timeout=timedelta(days=1))
     with process.main_process_first():
         store = at_rate(study, recipe.ecg.sampling_rate)
-    table = read_table(schema.PAIRS, study)
-    table = table.filter(pc.and_(pc.is_valid(table["row"]), pc.is_valid(table["text"])))
+    table = training_pairs(study, recipe.training.concatenation)
     train = table.filter(pc.equal(table["split"], "train"))
     if len(train) < 2:
         raise EinthovenError(f"{study}: {len(train)} training pairs with a signal and a text; at least 2 are needed.")
     texts = sorted(set(train["text"].to_pylist()))
     torch.manual_seed(recipe.training.seed)
     model = Model.create(recipe.ecg, recipe.text, recipe.space, texts)
-    model.card = {"data_kind": data_kind(study), "seed": recipe.training.seed, "pairs": len(train)}
+    model.card = {
+        "data_kind": data_kind(study),
+        "seed": recipe.training.seed,
+        "pairs": len(train),
+        "concatenation": recipe.training.concatenation,
+    }
     number = {text: i for i, text in enumerate(texts)}
     tokens, mask = model.tokenize(texts)
     pairs = Pairs(
@@ -92,6 +96,14 @@ def train_on_study(
     best.save(out)
     probes = fit_probes_of(best, study, out, recipe.evaluation, progress)
     return {"pairs": len(train), "distinct_texts": len(texts), "history": history, "probes": probes, **best.card}
+
+
+def training_pairs(study: Path, concatenation: str) -> pa.Table:
+    """The pairs with a signal and a text, by recording; `text` is the concatenation asked for."""
+    column = schema.CONCATENATIONS[concatenation]
+    table = read_table(schema.PAIRS, study, ["recording_id", "subject_id", "split", "row", column])
+    table = table.rename_columns(["recording_id", "subject_id", "split", "row", "text"]).sort_by("recording_id")
+    return table.filter(pc.and_(pc.is_valid(table["row"]), pc.is_valid(table["text"])))
 
 
 def _processors_only() -> bool:

@@ -1,12 +1,15 @@
 """WFDB records: format 16 read directly with NumPy, every other single-segment format through `wfdb`.
 
-A record may name only files of its own folder. Nothing in a header is trusted before it is checked.
+Signal files may begin with a preamble, as the MATLAB files of the Challenges do ("16+24"). A record may name only files
+of its own folder. Nothing in a header is trusted before it is checked.
 """
 
+import hashlib
 import math
 import os
+import re
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
@@ -15,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from einthoven.schema import MISSING_SAMPLE
+from einthoven.waveforms.matlab import MATLAB_5, MATLAB_MARGIN, read_val
 
 MAX_HEADER_BYTES: Final = 1 << 16
 MAX_SIGNALS: Final = 256
@@ -39,7 +43,8 @@ class Signal:
     """One signal line of a header."""
 
     file: str
-    format: str
+    format: str  # "16" for every notation of it: "16+24", "16x1"
+    offset: int  # bytes before the first sample
     gain: float  # stored units per `units`
     baseline: float  # stored value of 0 `units`
     units: str
@@ -54,6 +59,7 @@ class Header:
     rate: float  # hertz
     samples: int | None  # per signal
     signals: tuple[Signal, ...]
+    comments: tuple[str, ...] = ()  # without "#"
 
 
 @dataclass(frozen=True)
@@ -113,9 +119,10 @@ def read_header(path: Path, folder: Path | None = None) -> Header:
         text = _read_all(handle, size).decode("utf-8", errors="replace")
     finally:
         os.close(handle)
-    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    lines = [line for line in text.splitlines() if line.strip()]
+    comments = tuple(line.lstrip("# ") for line in lines if line.startswith("#"))
     try:
-        return _parse_header(lines)
+        return replace(_parse_header([line for line in lines if not line.startswith("#")]), comments=comments)
     except RecordingError as error:
         raise RecordingError(error.reason, f"{file.name}: {error.detail}") from None
     except (ValueError, IndexError, OverflowError):
@@ -143,7 +150,14 @@ def _parse_signal(line: str) -> Signal:
     fields += [""] * (9 - len(fields))
     gain, baseline, units = _parse_scale(fields[2], fields[4])
     checksum = int(fields[6]) & 0xFFFF if fields[6] else None
-    return Signal(fields[0], fields[1], gain, baseline, units, checksum, fields[8].strip())
+    return Signal(fields[0], *_parse_format(fields[1]), gain, baseline, units, checksum, fields[8].strip())
+
+
+@lru_cache(maxsize=64)
+def _parse_format(text: str) -> tuple[str, int]:
+    """(format, offset) of "16x1+24"; several samples per frame and skew are left in the format, for `wfdb` to read."""
+    plain = re.fullmatch(r"(\d{1,3})(?:x1)?(?::0)?(?:\+(\d{1,9}))?", text)
+    return (text, 0) if plain is None else (plain[1], int(plain[2] or 0))
 
 
 @lru_cache(maxsize=1024)  # nearly all signals of a source have the same
@@ -163,39 +177,84 @@ def read_record(path: Path, folder: Path, checksums: bool = True) -> Record:
     RecordingError: missing-file, outside-folder, unreadable, bad-header, truncated, wrong-size, checksum.
     """
     header = read_header(path, folder)
+    _check_files(path, header)
+    if any(signal.units.casefold() not in _MILLIVOLTS for signal in header.signals):
+        raise RecordingError("bad-header", f"{path.name}.hea: expected signals in mV, µV, nV or V")
+    return _read_16(path, folder, header, checksums) if _is_16(header) else _read_other(path, folder, header)
+
+
+def samples_digest(path: Path, folder: Path, header: Header) -> bytes:
+    """SHA-256 of the stored samples of a record: equal for equal signals, whatever the headers and preambles say.
+
+    RecordingError as `read_record`, where the files are not there or too short.
+    """
+    _check_files(path, header)
+    if _is_16(header):
+        return hashlib.sha256(_stored_16(path, folder, header).data).digest()
+    digest = hashlib.sha256()
+    for name in dict.fromkeys(signal.file for signal in header.signals):
+        with os.fdopen(_open_inside(path.with_name(name), folder)[0], "rb") as file:
+            while part := file.read(1 << 20):
+                digest.update(part)
+    return digest.digest()
+
+
+def _check_files(path: Path, header: Header) -> None:
     for name in {signal.file for signal in header.signals}:
         if name in (".", "..") or "/" in name or "\\" in name or "\0" in name:
             raise RecordingError("outside-folder", f"{path.name}.hea names a signal file outside the record's folder")
-    if any(signal.units.casefold() not in _MILLIVOLTS for signal in header.signals):
-        raise RecordingError("bad-header", f"{path.name}.hea: expected signals in mV, µV, nV or V")
+
+
+def _is_16(header: Header) -> bool:
     first = header.signals[0]
-    if all(signal.format == "16" and signal.file == first.file for signal in header.signals):
-        return _read_16(path.with_name(first.file), folder, header, checksums)
-    return _read_other(path, folder, header)
+    return all((s.format, s.file, s.offset) == ("16", first.file, first.offset) for s in header.signals)
 
 
-def _read_16(file: Path, folder: Path, header: Header, checksums: bool) -> Record:
-    count = len(header.signals)
+def _read_16(path: Path, folder: Path, header: Header, checksums: bool) -> Record:
+    # One contiguous transposition here makes every later pass over a lead sequential.
+    stored = np.ascontiguousarray(_stored_16(path, folder, header).T)
+    if checksums:
+        _check_sums(stored, header, path.with_name(header.signals[0].file))
+    names = tuple(signal.name for signal in header.signals)
+    if all(s.gain == 1000 and s.baseline == 0 and s.units.casefold() == "mv" for s in header.signals):
+        return Record(stored, names, header.rate)
+    return Record(_millivolts(stored, header), names, header.rate)
+
+
+def _stored_16(path: Path, folder: Path, header: Header) -> npt.NDArray[np.int16]:
+    """The samples of a format 16 record as its one file holds them, [samples, signals], contiguous."""
+    file, count, offset = path.with_name(header.signals[0].file), len(header.signals), header.signals[0].offset
     handle, size = _open_inside(file, folder)
     try:
-        samples = header.samples if header.samples is not None else size // (2 * count)
-        expected = samples * count * 2
+        if offset and os.pread(handle, len(MATLAB_5), 0) == MATLAB_5:
+            return _stored_val(file, handle, size, header)
+        samples = header.samples if header.samples is not None else (size - offset) // (2 * count)
+        expected = offset + samples * count * 2
         if size != expected or samples * count > MAX_VALUES:
             reason = "truncated" if size < expected else "wrong-size"
             raise RecordingError(reason, f"{file.name} has {size} bytes, {expected} expected")
         data = _read_all(handle, size)
     finally:
         os.close(handle)
-    if len(data) != expected or samples == 0:
+    if len(data) != expected or samples <= 0:
         raise RecordingError("truncated", f"{file.name}: {len(data)} bytes read, {expected} expected")
-    # One contiguous transposition here makes every later pass over a lead sequential.
-    stored = np.ascontiguousarray(np.frombuffer(data, dtype="<i2").reshape(samples, count).T)
-    if checksums:
-        _check_sums(stored, header, file)
-    names = tuple(signal.name for signal in header.signals)
-    if all(s.gain == 1000 and s.baseline == 0 and s.units.casefold() == "mv" for s in header.signals):
-        return Record(stored, names, header.rate)
-    return Record(_millivolts(stored, header), names, header.rate)
+    return np.frombuffer(data, dtype="<i2", offset=offset).reshape(samples, count)
+
+
+def _stored_val(file: Path, handle: int, size: int, header: Header) -> npt.NDArray[np.int16]:
+    """Of a MATLAB 5 file, to which the offset of its header does not apply."""
+    count = len(header.signals)
+    limit = 8 * count * header.samples if header.samples is not None else 2 * MAX_VALUES
+    if size > limit + MATLAB_MARGIN:
+        raise RecordingError("wrong-size", f"{file.name} has {size} bytes, at most {limit} expected")
+    try:
+        found = read_val(_read_all(handle, size), count, limit)
+    except ValueError as error:
+        raise RecordingError("unreadable", f"{file.name}: {error}") from None
+    if header.samples not in (None, len(found)) or not len(found):
+        reason = "truncated" if len(found) < (header.samples or 1) else "wrong-size"
+        raise RecordingError(reason, f"{file.name} has {len(found)} samples, {header.samples} expected")
+    return found
 
 
 def _check_sums(stored: npt.NDArray[np.int16], header: Header, file: Path) -> None:

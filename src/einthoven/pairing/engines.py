@@ -1,0 +1,107 @@
+"""The engines that run the expressions of pairing: DuckDB in this process, or a Spark cluster."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import ibis
+import pyarrow as pa
+
+from einthoven.errors import EinthovenError
+from einthoven.study import remove
+
+DUCKDB: Final = "duckdb"
+LOCAL_SPARK: Final = "local[*]"
+RECORDINGS_AT_ONCE: Final = {DUCKDB: 125_000, "spark": 1_000_000}
+"""Recordings paired in one query: what bounds memory, whatever the size of the study."""
+
+
+@dataclass(frozen=True)
+class Engine:
+    """An Ibis backend and how much of a study it takes at once."""
+
+    backend: Any
+    at_once: int
+
+    def read(self, file: Path) -> Any:
+        """A Parquet file as an ibis.Table. A cluster's workers must see the file under the same path."""
+        return self.backend.read_parquet(str(file.absolute()))
+
+    def table(self, rows: pa.Table) -> Any:
+        return ibis.memtable(rows)
+
+    def run(self, rows: Any) -> pa.Table:
+        return self.backend.to_pyarrow(rows)
+
+
+@contextmanager
+def connected(engine: str, scratch: Path, memory: str | None = None) -> Iterator[Engine]:
+    """`engine` is "duckdb", "spark" (this machine) or a Spark master: "local[2]", "spark://host:7077", "yarn", "k8s://…".
+
+    DuckDB spills to `scratch`, which is deleted at the end, when it needs more than `memory` ("4GB"; None: 80 % of the
+    machine's). For Spark `memory` is the driver's.
+    """
+    if engine == DUCKDB:
+        with _duckdb(scratch, memory) as backend:
+            yield Engine(backend, RECORDINGS_AT_ONCE[DUCKDB])
+    elif engine in ("spark", "yarn") or engine.startswith(("local", "spark://", "k8s://")):
+        with _spark(LOCAL_SPARK if engine == "spark" else engine, memory) as backend:
+            yield Engine(backend, RECORDINGS_AT_ONCE["spark"])
+    else:
+        raise EinthovenError(f"--engine {engine}: expected duckdb, spark, or a Spark master such as spark://host:7077.")
+
+
+@contextmanager
+def _duckdb(scratch: Path, memory: str | None) -> Iterator[Any]:
+    import duckdb
+
+    remove(scratch)
+    scratch.mkdir(parents=True)
+    try:
+        limits = {} if memory is None else {"memory_limit": memory}
+        backend = ibis.duckdb.connect(temp_directory=str(scratch), preserve_insertion_order=False, **limits)
+        backend.raw_sql("SET enable_progress_bar = false")
+        yield backend
+        backend.disconnect()
+    except duckdb.OutOfMemoryException:
+        raise EinthovenError(f"pairing: out of memory, or of disk space in {scratch.parent}. Free some.") from None
+    except (duckdb.InvalidInputException, duckdb.ParserException) as error:
+        if memory is None:
+            raise
+        raise EinthovenError(f"--memory {memory}: {str(error).splitlines()[0]} Expected e.g. 4GB.") from None
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextmanager
+def _spark(master: str, memory: str | None) -> Iterator[Any]:
+    try:
+        from pyspark.sql import SparkSession
+    except ImportError:
+        raise EinthovenError("--engine spark needs PySpark: pip install 'einthoven[spark]', and Java 17.") from None
+    builder = (
+        SparkSession.builder.master(master)
+        .appName("einthoven pair")
+        .config("spark.sql.session.timeZone", "UTC")  # times have no zone; another would shift them
+        .config("spark.sql.execution.arrow.pyspark.enabled", "true")
+        .config("spark.ui.enabled", "false")
+        .config("spark.ui.showConsoleProgress", "false")
+    )
+    if master.startswith("local"):  # 200 partitions, Spark's default, are for a cluster
+        builder = builder.config("spark.sql.shuffle.partitions", "8")
+    if memory is not None:
+        builder = builder.config("spark.driver.memory", memory.replace("GB", "g"))
+    try:
+        session = builder.getOrCreate()
+        session.sparkContext.setLogLevel("ERROR")
+    except Exception as error:  # py4j and Java raise nothing more precise
+        raise EinthovenError(
+            f"--engine {master}: Spark did not start ({type(error).__name__}). It needs Java 17 and a reachable master."
+        ) from None
+    try:
+        yield ibis.pyspark.connect(session)
+    finally:
+        session.stop()

@@ -1,0 +1,54 @@
+"""A WordPiece vocabulary made from a study's own texts, and the tokenizers of encoders that are on disk."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Final
+
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+from einthoven.errors import EinthovenError
+
+PAD, UNKNOWN, START, END, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
+SPECIAL: Final = (PAD, UNKNOWN, START, END, MASK)
+
+
+def train_word_piece(texts: Iterable[str], vocabulary: int) -> Any:
+    """A lower-casing, accent-folding WordPiece tokenizer (Devlin 2019) with a vocabulary of its own.
+
+    The same texts, in any order, give the same vocabulary.
+    """
+    texts = sorted(texts)
+    draft = _word_piece({})
+    # The trainer numbers the inner pieces ("##a") in the order of a hash map that differs from run to run, and breaks
+    # ties by those numbers. Naming them beforehand, as if they were special, fixes the numbers.
+    letters = sorted({letter for text in texts for letter in draft.normalizer.normalize_str(text)})
+    inner = [f"##{letter}" for letter in letters if not letter.isspace()]
+    trainer = trainers.WordPieceTrainer(vocab_size=vocabulary, special_tokens=[*SPECIAL, *inner], show_progress=False)
+    draft.train_from_iterator(texts, trainer)
+    tokenizer = _word_piece(draft.get_vocab())  # afresh: in the draft the inner pieces count as special
+    ids = [(name, tokenizer.token_to_id(name)) for name in (START, END)]
+    tokenizer.post_processor = processors.TemplateProcessing(single=f"{START} $A {END}", special_tokens=ids)
+    return tokenizer
+
+
+def _word_piece(vocabulary: dict[str, int]) -> Any:
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token=UNKNOWN))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True, strip_accents=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    return tokenizer
+
+
+def tokenizer_of(encoder: Path) -> Any:
+    """The tokenizer of an encoder's directory: its `tokenizer.json`, or the `vocab.txt` of a BERT such as GatorTron."""
+    from tokenizers import BertWordPieceTokenizer
+
+    fast, words = encoder / "tokenizer.json", encoder / "vocab.txt"
+    try:
+        if fast.exists():
+            return Tokenizer.from_file(str(fast))
+        if words.exists():
+            return BertWordPieceTokenizer(str(words))
+    except Exception as error:  # the tokenizers library raises nothing more precise
+        raise EinthovenError(f"{encoder} holds no readable tokenizer: {type(error).__name__}.") from None
+    raise EinthovenError(f"{encoder}: neither tokenizer.json nor vocab.txt; expected the directory of a text encoder.")

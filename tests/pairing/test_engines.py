@@ -1,0 +1,170 @@
+"""The same pairs from DuckDB, from Spark in one process and from a Spark cluster, to the byte."""
+
+import datetime as dt
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from einthoven import schema
+from einthoven.config import Entities, Pairing, TextEncoder
+from einthoven.errors import EinthovenError
+from einthoven.pairing.engines import connected
+from einthoven.pairing.pairs import pair
+from einthoven.study import write_table
+
+from .test_windows import MENTION, rows
+
+spark = pytest.mark.skipif(
+    find_spec("pyspark") is None or shutil.which("java") is None, reason="Spark needs the extra [spark] and Java 17"
+)
+CONFIG = Pairing(
+    skew_minutes=30.0, max_codes=12, static_codes=("GENDER//*",), keywords=("herz",), relevant_entities=True
+)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """40 patients with what is awkward: missing times, times before 1970 and between seconds, ties, umlauts."""
+    study = tmp_path_factory.mktemp("pairing") / "study"
+    dice = np.random.default_rng(0)
+    start = dt.datetime(1969, 7, 1)
+
+    def some_time() -> dt.datetime | None:
+        if dice.random() < 0.05:
+            return None
+        whole = start + dt.timedelta(hours=int(dice.integers(0, 8766)))
+        return whole + dt.timedelta(microseconds=int(dice.integers(0, 10**6))) if dice.random() < 0.5 else whole
+
+    recordings = [
+        {"recording_id": f"r{i:03d}", "subject_id": int(dice.integers(40)), "time": some_time(), "split": "train"}
+        for i in range(120)
+    ]
+    codes = [f"{kind}//{letter}" for kind in ("DIAGNOSIS", "PROCEDURE", "SCP", "LAB") for letter in "aBüz"]
+    events = [
+        {"subject_id": int(dice.integers(40)), "time": some_time(), "code": codes[int(dice.integers(len(codes)))]}
+        for _ in range(1500)
+    ] + [{"subject_id": i, "time": None, "code": f"GENDER//{'FM'[i % 2]}"} for i in range(40)]
+    events = sorted(events, key=lambda e: (e["subject_id"], str(e["time"] or ""), e["code"]))
+    notes = [
+        {
+            "subject_id": int(dice.integers(40)),
+            "time": some_time(),
+            "note_id": f"n{i}",
+            "kind": schema.NOTE_KINDS[i % 6],
+        }
+        | {"text": f"{'Großes Herz' if i % 3 else 'Lunge'}, {i}", "recording_id": f"r{i:03d}" if i < 50 else None}
+        for i in range(300)
+    ]
+    mentions = [
+        {"note_id": f"n{i}", "start": start, "term": ("Vorhofflimmern", "øvrig", "angina")[int(dice.integers(3))]}
+        | {**MENTION, "label": "disease", "end": 99, "negated": dice.random() < 0.2, "uncertain": dice.random() < 0.2}
+        for i in range(0, 300, 2)
+        for start in (0, 7)
+    ]
+    for table, values in (
+        (schema.RECORDINGS, recordings), (schema.EVENTS, events), (schema.NOTES, notes), (schema.ENTITIES, mentions)
+    ):  # fmt: skip
+        write_table(table, study, rows(table, values))
+    return study
+
+
+def paired_by(engine: str, study: Path, copy: Path) -> tuple[bytes, dict]:
+    for table in (schema.RECORDINGS, schema.EVENTS, schema.NOTES, schema.ENTITIES):
+        copy.mkdir(exist_ok=True)
+        shutil.copy(table.at(study), copy)
+    counts = pair(CONFIG, Entities(), TextEncoder(vocabulary=80), copy, engine)
+    return schema.PAIRS.at(copy).read_bytes(), counts
+
+
+@spark
+def test_spark_in_this_process_gives_the_same_bytes(study: Path, tmp_path: Path) -> None:
+    expected = paired_by("duckdb", study, tmp_path / "duckdb")
+    assert expected[1]["with_text"] > 60 and expected[1]["with_entity_text"] > 60
+    assert paired_by("local[2]", study, tmp_path / "spark") == expected
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_partitions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """As a cluster's owner would set it: 200 partitions, Spark's default, are too many for 120 recordings."""
+    settings = tmp_path_factory.mktemp("conf")
+    (settings / "spark-defaults.conf").write_text("spark.sql.shuffle.partitions 2\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPARK_CONF_DIR", str(settings))
+        patch.setenv("SPARK_LOCAL_IP", "127.0.0.1")
+        yield
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Spark master with two workers, on loopback."""
+    import pyspark
+
+    home, work = Path(pyspark.__file__).parent, tmp_path_factory.mktemp("spark")
+    environment = {
+        **os.environ,
+        "SPARK_HOME": str(home),
+        "SPARK_LOCAL_IP": "127.0.0.1",
+        "PYSPARK_PYTHON": sys.executable,
+    }
+    running: list[subprocess.Popen[str]] = []
+
+    def start(role: str, *arguments: str) -> str:
+        """Start a daemon and read its log until it says where it is."""
+        command = [
+            str(home / "bin" / "spark-class"),
+            f"org.apache.spark.deploy.{role.lower()}.{role}",
+            "--host",
+            "127.0.0.1",
+        ]
+        process = subprocess.Popen(
+            [*command, "--port", "0", "--webui-port", "0", *arguments],
+            stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment,
+        )  # fmt: skip
+        running.append(process)
+        assert process.stderr is not None
+        said = r"Starting Spark master at (spark://\S+)" if role == "Master" else r"Successfully registered with (\S+)"
+        for line in process.stderr:
+            if found := re.search(said, line):
+                return found[1]
+        raise AssertionError(f"{role} ended with {process.wait()}")
+
+    try:
+        master = start("Master")
+        for i in range(2):
+            start("Worker", "--cores", "1", "--memory", "1g", "--work-dir", str(work / str(i)), master)
+        yield master
+    finally:
+        for process in reversed(running):
+            process.kill()
+            process.wait()
+
+
+@spark
+def test_a_cluster_of_two_workers_gives_the_same_bytes(study: Path, tmp_path: Path, cluster: str) -> None:
+    expected = paired_by("duckdb", study, tmp_path / "duckdb")
+    assert paired_by(cluster, study, tmp_path / "spark") == expected
+
+
+def test_little_memory_spills_and_gives_the_same_bytes(study: Path, tmp_path: Path) -> None:
+    expected = paired_by("duckdb", study, tmp_path / "all")
+    copy = tmp_path / "little"
+    shutil.copytree(study, copy)
+    counts = pair(CONFIG, Entities(), TextEncoder(vocabulary=80), copy, "duckdb", "60MB")
+    assert (schema.PAIRS.at(copy).read_bytes(), counts) == expected
+    assert not (copy / ".scratch").exists()
+
+
+@pytest.mark.parametrize(
+    ("engine", "memory", "said"), [("dask", None, "expected duckdb, spark"), ("duckdb", "much", "e.g. 4GB")]
+)
+def test_unknown_engines_and_sizes_are_refused(engine: str, memory: str | None, said: str, tmp_path: Path) -> None:
+    with pytest.raises(EinthovenError, match=said), connected(engine, tmp_path / "scratch", memory):
+        pass
