@@ -20,7 +20,7 @@ from einthoven.checking.windows import windows
 from einthoven.config import Pairing, to_dict
 from einthoven.study import write_table
 
-TIME = datetime(2020, 1, 1)
+TIME = datetime(2020, 1, 1, 12)
 times = st.one_of(st.none(), st.integers(0, 3).map(lambda day: TIME + timedelta(days=day)))
 
 
@@ -90,7 +90,7 @@ DAY = 86_400
 def test_a_window_holds_what_its_bounds_say(before: float, after: float, skew: float, edge: str, off: int) -> None:
     delta = {"low": -before * DAY - 60 * skew, "high": after * DAY + 60 * skew, "now": 0.0}[edge] + off
     inside = delta >= -before * DAY - 60 * skew
-    inside &= delta <= after * DAY + 60 * skew if after else delta < 0 and delta <= -60 * skew
+    inside &= delta <= after * DAY + 60 * skew if after else delta < -60 * skew
     config = Pairing(codes_before=before, codes_after=after, notes_before=before, notes_after=after, skew_minutes=skew)
     with duckdb.connect() as engine:
         at = TIME + timedelta(seconds=delta)
@@ -105,6 +105,24 @@ def test_a_window_holds_what_its_bounds_say(before: float, after: float, skew: f
         )
         names = {"pairs": schema.PAIRS, "notes": schema.NOTES}
         tables = Tables(Path(), engine, {"pair": {"config": to_dict(config)}}, names=names)
+        assert {finding.column for finding in windows(tables)} == (set() if inside else {"code_days", "note_ids"})
+
+
+@pytest.mark.parametrize(("hour", "day", "inside"), [(0, 1, False), (0, 0, True), (1, 1, True), (12, 1, False)])
+def test_what_may_have_only_a_date_is_not_before_a_recording_of_that_day(hour, day, inside) -> None:
+    with duckdb.connect() as engine:
+        engine.execute(
+            "CREATE TABLE pairs AS SELECT 1 AS place, 'r' AS recording_id, TIMESTAMP '2020-01-02 12:00' AS time, "
+            "[$1::FLOAT] AS code_days, ['n'] AS note_ids, []::VARCHAR[] AS entity_note_ids",
+            [day - 1.5 + hour / 24],
+        )
+        engine.execute(
+            "CREATE TABLE notes AS SELECT 'n' AS note_id, $1::TIMESTAMP AS time, 'r' AS recording_id, 'ecg' AS kind",
+            [datetime(2020, 1, 1 + day, hour)],
+        )
+        names = {"pairs": schema.PAIRS, "notes": schema.NOTES}
+        config = to_dict(Pairing(codes_after=0, notes_after=0))
+        tables = Tables(Path(), engine, {"pair": {"config": config}}, names=names)
         assert {finding.column for finding in windows(tables)} == (set() if inside else {"code_days", "note_ids"})
 
 

@@ -54,7 +54,7 @@ def make_card(tables: Tables, verdicts: list[Verdict], command: str) -> dict[str
         "quality": _quality(tables) if "recordings" in there else None,
         "excluded": _excluded(tables) if "excluded" in there else None,
         "pairing": (paired.get("config") or {}) if paired else None,
-        "tokens": (paired.get("counts") or {}).get("tokens") if paired else None,
+        "tokens": _tokens((paired.get("counts") or {}).get("tokens") or {}) if paired else None,
     }
 
 
@@ -63,6 +63,14 @@ _RECHARTED: Final = "Recordings have the dates of their source, which may have s
 
 def _findings(verdicts: list[Verdict], grade: str) -> int:
     return sum(finding.severity == grade for verdict in verdicts for finding in verdict.findings)
+
+
+def _tokens(counted: dict[str, Any]) -> dict[str, Any]:
+    """The statistics that pairing left in its manifest, with small counts hidden."""
+    return {
+        name: found | {"with_text": hide([found.get("with_text") or 0])[0]} if isinstance(found, dict) else found
+        for name, found in counted.items()
+    }
 
 
 def _row(name: str, by_split: dict[str, int], of: list[Cell] | None = None) -> dict[str, Any]:

@@ -74,32 +74,37 @@ def own_chart(tables: Tables) -> list[Finding]:
 def windows(tables: Tables) -> list[Finding]:
     """Codes and notes lie in the windows of the manifest: with `after` 0, before the recording."""
     config = pairing(tables)
-    skew = 60 * config.skew_minutes
+    skew = round(60 * config.skew_minutes)
     low, high = _bounds(config.codes_before, config.codes_after, skew)
-    latest_day = "list_max(code_days)"
-    latest = f"{latest_day} > CAST({high / DAY} AS FLOAT)" + ("" if config.codes_after else f" OR {latest_day} >= 0")
-    wrong = (
-        f"list_min(code_days) < CAST({low / DAY} AS FLOAT) OR {latest} OR (time IS NULL AND {latest_day} IS NOT NULL)"
-    )
+    late = f"list_max(code_days) {'>' if config.codes_after else '>='} CAST({high / DAY} AS FLOAT)"
+    if not config.codes_after:
+        moment = "epoch_us(time) // 1000000"
+        at = f"{moment} + TRY_CAST(round(d * {DAY}) AS BIGINT)"
+        late += f" OR len(list_filter(code_days, lambda d: {_latest(at)} >= {moment} + {high})) > 0"
+    early = f"list_min(code_days) < CAST({low / DAY} AS FLOAT)"
+    wrong = f"{early} OR {late} OR (time IS NULL AND list_max(code_days) IS NOT NULL)"
     expected = f"codes {_described(config.codes_before, config.codes_after)}"
     findings = found(tables, "pairs", "code_days", f"SELECT place FROM pairs WHERE {wrong}", expected)
     kinds = f"list_contains(CAST([{', '.join(map(quoted, config.note_kinds))}] AS VARCHAR[]), n.kind)"
     notes, entities = (config.notes_before, config.notes_after), (config.entities_before, config.entities_after)
-    findings += _notes(tables, "note_ids", _notes_inside(*notes, skew), "notes " + _described(*notes))
-    findings += _notes(tables, "note_ids", kinds, f"notes of the kinds {', '.join(config.note_kinds)}")
-    return findings + _notes(
-        tables, "entity_note_ids", _notes_inside(*entities, skew), "notes " + _described(*entities)
-    )
+    for column, window in (("note_ids", notes), ("entity_note_ids", entities)):
+        findings += _notes(tables, column, _notes_inside(*window, skew), "notes " + _described(*window))
+        findings += _notes(tables, column, kinds, f"notes of the kinds {', '.join(config.note_kinds)}")
+    return findings
 
 
-def _notes_inside(before: float, after: float, skew: float) -> str:
-    """The condition that note n may be in pair p."""
+def _notes_inside(before: float, after: float, skew: int) -> str:
+    """The condition that note n may be in pair p, times to the second."""
     low, high = _bounds(before, after, skew)
-    seconds = "(epoch_us(n.time) - epoch_us(p.time)) / 1e6"
-    # a recording's own report belongs to it even where a time is missing, unless nothing later may enter
-    return f"{seconds} BETWEEN {low} AND {high} " + (
-        "OR n.recording_id = p.recording_id" if after else f"AND {seconds} < 0"
-    )
+    moment, at = "epoch_us(p.time) // 1000000", "epoch_us(n.time) // 1000000"
+    if after:  # a recording's own report belongs to it even where a time is missing
+        return f"{at} - {moment} BETWEEN {low} AND {high} OR n.recording_id = p.recording_id"
+    return f"{at} - {moment} >= {low} AND {_latest(at)} < {moment} + {high}"
+
+
+def _latest(at: str) -> str:
+    """The second at which an entry may have been made: a midnight is perhaps only a date, and counts for its day."""
+    return f"{at} + CASE WHEN ({at}) % {DAY} = 0 THEN {DAY - 1} ELSE 0 END"
 
 
 def _notes(tables: Tables, column: str, allowed: str, expected: str) -> list[Finding]:
@@ -113,9 +118,9 @@ def _notes(tables: Tables, column: str, allowed: str, expected: str) -> list[Fin
     return found(tables, "pairs", column, query, expected)
 
 
-def _bounds(before: float, after: float, skew: float) -> tuple[float, float]:
+def _bounds(before: float, after: float, skew: int) -> tuple[int, int]:
     """Seconds from the recording: `skew` widens a window, but a window without a future ends so much earlier."""
-    return -float(round(before * DAY) + skew), float(round(after * DAY) + skew if after else -skew)
+    return -round(before * DAY + skew), round(after * DAY + skew) if after else -skew
 
 
 def _described(before: float, after: float) -> str:
