@@ -12,6 +12,7 @@ from tests.checking.conftest import rows_of, settle, write_rows
 from einthoven import cli, pipeline, schema
 from einthoven.checking.card import TOP_CODES
 from einthoven.checking.cells import SMALL, SMALL_CELL
+from einthoven.config import Pairing, Recipe
 from einthoven.study import read_manifest, stage_manifest, write_json
 
 
@@ -176,6 +177,16 @@ def test_a_study_of_recordings_alone_has_a_card(study: Path, tmp_path: Path) -> 
     found = pipeline.check(study, tmp_path, "einthoven check STUDY")
     assert found["not_made"] == ["entities", "pairs"] and found["tokens"] is None and len(found["histograms"]) == 2
     assert "shifts the dates" in (tmp_path / "data_card.html").read_text()
+
+
+@pytest.mark.parametrize("days", [365.0, 0.0])
+def test_what_the_stage_of_pairing_makes_breaks_no_rule(study: Path, tmp_path: Path, days: float) -> None:
+    """0: nothing from the moment of the recording on may enter, and this is tried by other code than made the pairs."""
+    window = Pairing(codes_after=days, notes_after=days, entities_after=days, static_codes=("GENDER//*",))
+    pipeline.pair(Recipe(pairing=window), study)
+    found = pipeline.check(study, tmp_path, "einthoven check STUDY")
+    assert set(found["rules"]) == {"held"}
+    assert found["tokens"]["report"]["mean"] > 0 and found["tokens"]["entity"]["notes"]
 
 
 @pytest.mark.parametrize("table", [schema.RECORDINGS, schema.NOTES, schema.EVENTS, schema.CODES, schema.PAIRS])
