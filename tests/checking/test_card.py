@@ -189,7 +189,7 @@ def test_what_the_stage_of_pairing_makes_breaks_no_rule(study: Path, tmp_path: P
     assert found["tokens"]["report"]["mean"] > 0 and found["tokens"]["entity"]["notes"]
 
 
-@pytest.mark.parametrize("table", [schema.RECORDINGS, schema.NOTES, schema.EVENTS, schema.CODES, schema.PAIRS])
+@pytest.mark.parametrize("table", [schema.RECORDINGS, schema.NOTES, schema.PAIRS])
 def test_a_damaged_table_is_a_finding_and_the_card_shows_the_rest(study: Path, tmp_path: Path, table, capsys) -> None:
     table.at(study).write_bytes(b"PAR1 no more")
     assert run("check", str(study), "--out", str(tmp_path)) == 1

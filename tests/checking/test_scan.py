@@ -31,7 +31,7 @@ def scanned(table: schema.Table, rows: list[dict[str, object]], batch: int):
 
 
 @given(st.lists(st.tuples(st.integers(-2, 2), times), max_size=8), st.integers(1, 4))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_events_are_sorted_if_python_says_so(keys, batch) -> None:
     rows = [{"subject_id": subject, "time": time, "code": "C"} for subject, time in keys]
     found = scanned(schema.EVENTS, rows, batch)
@@ -42,7 +42,7 @@ def test_events_are_sorted_if_python_says_so(keys, batch) -> None:
 
 
 @given(st.lists(st.tuples(st.integers(-2, 2), times), max_size=8), st.integers(1, 4), st.booleans())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_notes_may_have_their_undated_first_or_last(keys, batch, first) -> None:
     keys.sort(key=lambda key: (key[0], (key[1] is None) != first, key[1] or TIME))
     rows = [{"note_id": "n", "subject_id": s, "time": t, "kind": "ecg", "text": ""} for s, t in keys]
@@ -50,7 +50,7 @@ def test_notes_may_have_their_undated_first_or_last(keys, batch, first) -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 3)), max_size=8), st.integers(1, 4))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_mentions_are_in_runs_of_their_note(keys, batch) -> None:
     said = dict.fromkeys(("negated", "uncertain", "historical", "family", "hypothetical"), False)
     rows = [{"note_id": n, "start": s, "end": s + 1, "term": "t", "label": "finding", **said} for n, s in keys]
@@ -86,7 +86,7 @@ DAY = 86_400
     edge=st.sampled_from(["low", "high", "now"]),
     off=st.sampled_from([-600, -120, -61, -5, 0, 5, 61, 120, 600]),  # seconds from that edge; float32 days tell 3
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_a_window_holds_what_its_bounds_say(before: float, after: float, skew: float, edge: str, off: int) -> None:
     delta = {"low": -before * DAY - 60 * skew, "high": after * DAY + 60 * skew, "now": 0.0}[edge] + off
     inside = delta >= -before * DAY - 60 * skew
