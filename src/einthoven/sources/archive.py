@@ -3,12 +3,13 @@
 The table (CSV, gzipped CSV or Parquet) has the columns `recording_id` and `subject_id` and, where known, `time`, `file`
 (a WFDB record without suffix, below the table's folder), `split`, `age` (years), `sex` ("female", "male"), `device`
 and `site`. A recording without a file, or whose file is not there, is kept without a signal: it can be paired. One
-whose file is damaged is excluded with its reason, as is a row that cannot be understood.
+whose file is damaged is excluded with its reason, as is a row that cannot be understood. A split that is given for one
+recording of a subject holds for all of them.
 """
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +20,7 @@ from einthoven import schema
 from einthoven.errors import EinthovenError
 from einthoven.pairing.splits import split_of
 from einthoven.sources.tabular import Tables, checked
+from einthoven.study import remove
 from einthoven.waveforms.loading import Loaded, Reader, load_records
 from einthoven.waveforms.wfdb_format import RecordingError
 
@@ -71,21 +73,39 @@ def listed(tables: Tables, file: Path) -> tuple[list[Entry], list[dict[str, Any]
     excluded += found.refused.to_pyarrow().to_pylist()
     entries: dict[str, Entry] = {}
     for row in found.kept.order_by("source_row").to_pyarrow().to_pylist():
-        signal, split, sex = row.pop("file"), row.pop("split"), row.pop("sex")
-        entry = Entry(signal=signal, split=split, sex=sex, source_file=signal or table.file, **row)
-        bad = [
-            f"column {name}: expected one of {', '.join(known)}"
-            for name, value, known in (("split", split, schema.SPLITS), ("sex", sex, ("female", "male")))
-            if value is not None and value not in known
-        ]
+        signal = row.pop("file")
+        entry = Entry(signal=signal, source_file=signal or table.file, **row)
+        bad = _fault(entry)
         if bad:
-            excluded.append(exclusion(entry, "bad-row", bad[0]))
+            excluded.append(exclusion(entry, "bad-row", bad))
         elif entry.recording_id in entries:
             excluded.append(exclusion(entry, "duplicate-id", "column recording_id: the same as in a row before"))
         else:
             entries[entry.recording_id] = entry
-    ordered = sorted(entries.values(), key=lambda e: (e.subject_id, str(e.time or ""), e.recording_id))
-    return ordered, excluded
+    agreed = _one_split_each(list(entries.values()), table.file)
+    return sorted(agreed, key=lambda e: (e.subject_id, str(e.time or ""), e.recording_id)), excluded
+
+
+def _fault(entry: Entry) -> str | None:
+    """What is wrong with the values of a row."""
+    for name, value, known in (("split", entry.split, schema.SPLITS), ("sex", entry.sex, ("female", "male"))):
+        if value is not None and value not in known:
+            return f"column {name}: expected one of {', '.join(known)}"
+    if entry.age is not None and (entry.age < 0 or math.isinf(entry.age)):
+        return "column age: expected years, zero or more"
+    return None
+
+
+def _one_split_each(entries: Sequence[Entry], file: str) -> list[Entry]:
+    """The entries, each with the split that any of its subject's was given; EinthovenError where two differ."""
+    given: dict[int, str] = {}
+    for entry in entries:
+        if entry.split is not None and given.setdefault(entry.subject_id, entry.split) != entry.split:
+            raise EinthovenError(
+                f"{file}, row {entry.source_row}, column split: another row has the same subject in another split; "
+                "a patient belongs to one. Correct the column."
+            )
+    return [replace(entry, split=given.get(entry.subject_id)) for entry in entries]
 
 
 def store_recordings(
@@ -107,6 +127,8 @@ def store_recordings(
     if with_signal:
         results = load_records(study, read, [entry.signal for entry in with_signal], rate, seconds, progress)
     found = dict(zip((entry.recording_id for entry in with_signal), results, strict=True))
+    if not any(isinstance(result, Loaded) for result in found.values()):
+        remove(study / schema.WAVEFORMS)  # also one of an earlier ingest
     rows, excluded = [], []
     for entry in entries:
         result = found.get(entry.recording_id)
@@ -129,7 +151,7 @@ def exclusion(entry: Entry, reason: str, detail: str) -> dict[str, Any]:
 
 
 def _row(entry: Entry, loaded: Loaded | None) -> dict[str, Any]:
-    over = entry.age is not None and entry.age > 89
+    age = None if entry.age is None or math.isnan(entry.age) else entry.age
     return {
         "recording_id": entry.recording_id,
         "subject_id": entry.subject_id,
@@ -139,8 +161,8 @@ def _row(entry: Entry, loaded: Loaded | None) -> dict[str, Any]:
         "leads": None if loaded is None else loaded.leads,
         "source_rate": None if loaded is None else loaded.source_rate,
         "quality": [] if loaded is None else loaded.quality,
-        "age": None if entry.age is None or math.isnan(entry.age) else min(entry.age, 90.0),
-        "age_over_89": None if entry.age is None else over,
+        "age": None if age is None else min(age, 90.0),
+        "age_over_89": None if age is None else age > 89,
         "sex": entry.sex,
         "device": entry.device,
         "site": entry.site,
