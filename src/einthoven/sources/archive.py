@@ -9,7 +9,7 @@ recording of a subject holds for all of them.
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -82,8 +82,8 @@ def listed(tables: Tables, file: Path) -> tuple[list[Entry], list[dict[str, Any]
             excluded.append(exclusion(entry, "duplicate-id", "column recording_id: the same as in a row before"))
         else:
             entries[entry.recording_id] = entry
-    agreed = _one_split_each(list(entries.values()), table.file)
-    return sorted(agreed, key=lambda e: (e.subject_id, str(e.time or ""), e.recording_id)), excluded
+    _refuse_two_splits(entries.values(), table.file)
+    return sorted(entries.values(), key=lambda e: (e.subject_id, str(e.time or ""), e.recording_id)), excluded
 
 
 def _fault(entry: Entry) -> str | None:
@@ -96,8 +96,7 @@ def _fault(entry: Entry) -> str | None:
     return None
 
 
-def _one_split_each(entries: Sequence[Entry], file: str) -> list[Entry]:
-    """The entries, each with the split that any of its subject's was given; EinthovenError where two differ."""
+def _refuse_two_splits(entries: Iterable[Entry], file: str) -> None:
     given: dict[int, str] = {}
     for entry in entries:
         if entry.split is not None and given.setdefault(entry.subject_id, entry.split) != entry.split:
@@ -105,7 +104,6 @@ def _one_split_each(entries: Sequence[Entry], file: str) -> list[Entry]:
                 f"{file}, row {entry.source_row}, column split: another row has the same subject in another split; "
                 "a patient belongs to one. Correct the column."
             )
-    return [replace(entry, split=given.get(entry.subject_id)) for entry in entries]
 
 
 def store_recordings(
@@ -119,7 +117,7 @@ def store_recordings(
     """Write the waveform store; RECORDINGS rows, and EXCLUDED rows for the signals that cannot be used.
 
     A reader's RecordingError("missing-file") leaves the recording without a signal; every other keeps it out. No
-    store is written where no recording has a signal.
+    store is written where no recording has a signal. A split given for one recording of a subject holds for all.
     """
     rate = RATE if sampling_rate is None else sampling_rate
     with_signal = [entry for entry in entries if entry.signal is not None]
@@ -129,13 +127,15 @@ def store_recordings(
     found = dict(zip((entry.recording_id for entry in with_signal), results, strict=True))
     if not any(isinstance(result, Loaded) for result in found.values()):
         remove(study / schema.WAVEFORMS)  # also one of an earlier ingest
+    splits = {entry.subject_id: entry.split for entry in entries if entry.split is not None}
     rows, excluded = [], []
     for entry in entries:
         result = found.get(entry.recording_id)
         if isinstance(result, RecordingError) and result.reason != "missing-file":
             excluded.append(exclusion(entry, result.reason, result.detail))
         else:
-            rows.append(_row(entry, result if isinstance(result, Loaded) else None))
+            split = splits.get(entry.subject_id) or split_of(entry.subject_id)
+            rows.append(_row(entry, split, result if isinstance(result, Loaded) else None))
     return pa.Table.from_pylist(rows, schema=schema.RECORDINGS.columns), excluded
 
 
@@ -150,13 +150,13 @@ def exclusion(entry: Entry, reason: str, detail: str) -> dict[str, Any]:
     }
 
 
-def _row(entry: Entry, loaded: Loaded | None) -> dict[str, Any]:
+def _row(entry: Entry, split: str, loaded: Loaded | None) -> dict[str, Any]:
     age = None if entry.age is None or math.isnan(entry.age) else entry.age
     return {
         "recording_id": entry.recording_id,
         "subject_id": entry.subject_id,
         "time": entry.time,
-        "split": entry.split or split_of(entry.subject_id),
+        "split": split,
         "row": None if loaded is None else loaded.row,
         "leads": None if loaded is None else loaded.leads,
         "source_rate": None if loaded is None else loaded.source_rate,
