@@ -129,6 +129,18 @@ def rechart(
 
 
 @app.command()
+def export(
+    form: Annotated[str, typer.Argument(metavar="FORMAT", help="meds: a MEDS 0.4 dataset")],
+    study: StudyPath,
+    out: Annotated[Path, typer.Argument(help="the directory to write")],
+) -> None:
+    """Write a study's events, notes, codes, splits and list of recordings in another format; no waveforms."""
+    if form != "meds":
+        raise EinthovenError(f"export {form}: unknown format; known: meds.")
+    say("export", pipeline.export_meds(study, out))
+
+
+@app.command()
 def pair(study: StudyPath, recipe: RecipePath = None) -> None:
     """Give every recording the codes and notes of its window."""
     say("pair", pipeline.pair(recipe_of(recipe).pairing, study))
