@@ -24,12 +24,14 @@ EXTRA = {
     "unit": pa.string(),
     "hadm_id": pa.int32(),
     "bedside": pa.bool_(),
-    "end": pa.timestamp("ns", "Europe/Berlin"),
+    "end": pa.timestamp("us", "Europe/Berlin"),
     "cost": pa.decimal128(9, 2),
     "tags": pa.large_list(pa.large_string()),
     "priority": pa.dictionary(pa.int32(), pa.string()),
     "recording_id": pa.string(),
     "nothing": pa.null(),
+    "fine": pa.timestamp("ns"),
+    "parts": pa.list_(pa.struct([("of", pa.list_(pa.float16()))])),
 }
 KINDS = {"REPORT//ECG": "ecg", "REPORT//*": "clinical"}
 CODES = ("LAB//1", "REPORT//ECG", "REPORT//DISCHARGE", "NOTE//echo", "TEXT//OTHER", "MEDS_BIRTH", "Æ//∅")
@@ -47,6 +49,7 @@ def cells(kind: pa.DataType) -> st.SearchStrategy[Any]:
         pa.decimal128(9, 2): st.decimals(-9999, 9999, places=2),
         pa.large_list(pa.large_string()): st.lists(st.text(max_size=3), max_size=2),
         pa.null(): st.none(),
+        EXTRA["parts"]: st.just([{"of": [1.5, None]}, None]),
     }.get(kind, st.text(max_size=5))
 
 

@@ -78,6 +78,8 @@ def shards(folder: Path) -> Shards:
             elif extra.setdefault(field.name, field.remove_metadata().with_nullable(True)).type != field.type:
                 other = f"{extra[field.name].type} as in {origin[field.name].relative_to(folder)}"
                 raise EinthovenError(f"{file}: column {field.name!r} is {field.type}, expected {other}.")
+            elif _finer_than_duckdb(field.type):
+                raise EinthovenError(f"{file}: column {field.name!r} is {field.type}, which is not kept; convert it.")
             origin.setdefault(field.name, file)
     _refuse_twins([*schema.EVENTS.columns.names, *extra], folder / DATA)
     if NOTE_ID in extra and not _same(extra[NOTE_ID].type, pa.string()):
@@ -121,6 +123,14 @@ def _plain(kind: pa.DataType) -> pa.DataType:
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_list_view(kind):
         return pa.list_(_plain(kind.value_type))
     return kind
+
+
+def _finer_than_duckdb(kind: pa.DataType) -> bool:
+    """Whether DuckDB would round: decimals of more than 38 digits, nanoseconds of the day or of a zone."""
+    if kind.num_fields:
+        return any(_finer_than_duckdb(kind.field(i).type) for i in range(kind.num_fields))
+    zoned = pa.types.is_timestamp(kind) and kind.unit == "ns" and kind.tz is not None
+    return zoned or kind.equals(pa.time64("ns")) or (pa.types.is_decimal(kind) and kind.precision > 38)
 
 
 def rows_without_key(file: Path, name: str) -> Iterator[pa.RecordBatch]:
