@@ -146,7 +146,7 @@ def assert_same_study(first: Path, second: Path, tables: tuple[schema.Table, ...
 
 
 @settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 @given(made=datasets())
 def test_the_round_trip_is_exact(tmp_path_factory: pytest.TempPathFactory, made: dict[str, Any]) -> None:

@@ -84,7 +84,7 @@ def _archive(config: Source, source: Path) -> Path:
         return exported
     raise EinthovenError(
         'meds: which ECGs? Name a CSV or Parquet table in the recipe, `[source] recordings = "…"`, one row per ECG: '
-        "recording_id, subject_id (as in MEDS), time, file (a WFDB record, relative to the table); see docs/sources."
+        "recording_id, subject_id (as in MEDS), time, file (a WFDB record, relative to the table); see docs/sources/archive.md."
     )
 
 
