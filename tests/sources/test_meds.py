@@ -290,6 +290,11 @@ def spoil_shard(folder: Path) -> None:
     file.write_bytes(content[:4] + bytes(len(content) - 400) + content[-396:])
 
 
+def spoil_shard_with_nulls(folder: Path) -> None:
+    write_events(folder / "data" / "0.parquet", [event(None, "A"), event(1, None)])
+    spoil_shard(folder)
+
+
 def spoil_list(folder: Path) -> None:
     write_list(folder, "")
 
@@ -300,6 +305,7 @@ def spoil_list(folder: Path) -> None:
         (spoil_about, "expected a JSON object"),
         (spoil_kind, "data_kind, where it is given, is one of real"),
         (spoil_shard, "could not be made|cannot be read|damaged"),
+        (spoil_shard_with_nulls, r"0\.parquet cannot be read"),
         (spoil_list, "no recording can be used"),
         (lambda folder: (folder / "data" / "x.parquet").write_bytes(b"PAR1"), "x.parquet cannot be read"),
         (lambda folder: (folder / "data").rename(folder / "events"), "holds no .*parquet: give the directory"),

@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Final
 
+import duckdb
 import ibis
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -84,7 +85,8 @@ def _archive(config: Source, source: Path) -> Path:
         return exported
     raise EinthovenError(
         'meds: which ECGs? Name a CSV or Parquet table in the recipe, `[source] recordings = "…"`, one row per ECG: '
-        "recording_id, subject_id (as in MEDS), time, file (a WFDB record, relative to the table); see docs/sources/archive.md."
+        "recording_id, subject_id (as in MEDS), time, file (a WFDB record, relative to the table). "
+        "docs/sources/archive.md shows one."
     )
 
 
@@ -120,7 +122,10 @@ def _published(tables: Tables, shards: Shards) -> Any:
     engine.raw_sql(f"CREATE TABLE {_REFUSED} ({columns})")
     for file in shards.files:
         batches = meds_files.rows_without_key(file, str(file.relative_to(tables.folder)))
-        _refuse(engine, pa.RecordBatchReader.from_batches(_LIST, batches))
+        try:
+            _refuse(engine, pa.RecordBatchReader.from_batches(_LIST, batches))
+        except (duckdb.Error, pa.ArrowException, OSError) as error:  # what is wrong in the file, as DuckDB passes it on
+            raise EinthovenError(f"{file} cannot be read ({type(error).__name__}); copy it again.") from None
     absent = {f.name: ibis.null(str(ibis.dtype(f.type))) for f in schema.EVENTS.columns if f.name not in shards.present}
     kept = found.filter(found.subject_id.notnull() & found.code.notnull()).mutate(**absent)
     return kept.select(*schema.EVENTS.columns.names, *shards.extra.names)
