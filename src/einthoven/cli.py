@@ -154,6 +154,18 @@ def rechart(
 
 
 @app.command()
+def export(
+    form: Annotated[str, typer.Argument(metavar="FORMAT", help="meds: a MEDS 0.4 dataset")],
+    study: StudyPath,
+    out: Annotated[Path, typer.Argument(help="the directory to write")],
+) -> None:
+    """Write a study's events, notes, codes, splits and list of recordings in another format; no waveforms."""
+    if form != "meds":
+        raise EinthovenError(f"export {form}: unknown format; known: meds.")
+    say("export", pipeline.export_meds(study, out))
+
+
+@app.command()
 def pair(
     study: StudyPath,
     recipe: RecipePath = None,
