@@ -1,0 +1,82 @@
+"""A note as words: where each stands, where its sentences and sections break, and the form in which words are compared."""
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+BREAK: Final = "¶"
+"""The word put where a sentence ends without a full stop: a blank line, a heading's line, an item of a list."""
+
+_WORD: Final = re.compile(r"\d+(?:[.,]\d+)+|[^\W_]+(?:['’#][^\W_]+)*|[^\w\s]|_")
+_LISTED: Final = re.compile(r"\s*(?:[-*•·–]|\d{1,2}[.)])\s")
+_HEADED: Final = re.compile(r"\s*[^\W\d_][^:.;,]{0,48}:(?:\s|$)")
+_SHORT: Final = 50
+"""Characters: a shorter line ends because its sentence does, a longer one because the page is full."""
+
+_SPELLING: Final = str.maketrans({"ä": "e", "æ": "e", "ö": "o", "ø": "o", "œ": "e", "ü": "u", "å": "a", "’": "'"})
+_DIGRAPHS: Final = (("ae", "e"), ("oe", "o"), ("ue", "u"))
+_PLURAL: Final = re.compile(r"(?<=[^\W\d_]{3})(?<![siu])s$")
+
+
+@dataclass(frozen=True)
+class Words:
+    """The words of one note; `starts` and `ends` are characters of its text, and a BREAK has no length."""
+
+    words: list[str]
+    starts: list[int]
+    ends: list[int]
+    lines: frozenset[int]  # of words that begin a line
+
+
+def split(text: str) -> Words:
+    """Words, numbers and single signs. White space separates; only line ends that end a sentence leave a mark."""
+    words: list[str] = []
+    starts: list[int] = []
+    ends: list[int] = []
+    lines: list[int] = []
+    offset, before = 0, ""
+    for line in text.splitlines(keepends=True):
+        if words and words[-1] != BREAK and _breaks(before, line):
+            words.append(BREAK)
+            starts.append(offset)
+            ends.append(offset)
+        lines.append(len(words))
+        for found in _WORD.finditer(line):
+            words.append(found.group())
+            starts.append(offset + found.start())
+            ends.append(offset + found.end())
+        offset += len(line)
+        before = line
+    return Words(words, starts, ends, frozenset(lines))
+
+
+def _breaks(before: str, line: str) -> bool:
+    """Whether a sentence ends between two lines: hospital systems wrap lines in the middle of sentences too."""
+    before = before.strip()
+    if not before or len(before) < _SHORT or before.endswith(":") or line.isspace():
+        return True
+    return _LISTED.match(line) is not None or _HEADED.match(line) is not None
+
+
+@lru_cache(maxsize=1 << 16)
+def fold(word: str) -> str:
+    """The form in which words are compared: without case, umlauts, British digraphs, accents, genitive and plural.
+
+    "Ischaemia", "ischemia" and "ischämie" begin alike; "UNBESTAeTIGT", "unbestätigt"; "f#r" (a device's 7-bit "für"),
+    "fuer"; "Down's", "Down"; "murmurs", "murmur". Words of up to three letters only lose their case, umlauts and accents.
+    """
+    folded = word.casefold().replace("#", "ü").translate(_SPELLING)
+    if not folded.isascii():
+        folded = "".join(c for c in unicodedata.normalize("NFKD", folded) if not unicodedata.combining(c)) or folded
+    for two, one in _DIGRAPHS:
+        folded = folded.replace(two, one)
+    if folded.endswith("'s"):
+        return folded[:-2]
+    return _PLURAL.sub("", folded) if len(folded) > 3 else folded
+
+
+def folded(text: str) -> tuple[str, ...]:
+    """A term as the folded words of `split`."""
+    return tuple(map(fold, split(text).words))
