@@ -15,25 +15,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from einthoven.entities.lexicon import MAX_WORDS, Term, write
-from einthoven.entities.words import split
+from einthoven.entities.words import folded, split
 
 HERE = Path(__file__).parent
 TARGET = HERE.parent / "src" / "einthoven" / "entities" / "lexicon.tsv"
 LANGUAGES = {"english": "en", "german": "de", "swedish": "sv"}
 
-PARTS = (
-    "abdomen|ankle|arm|axilla|bone|breast|buttock|calf|chest wall|clavicle|ear|elbow|extremity|eye|eyes|face|facial|"
-    "feet|femur|finger|fingers|flank|foot|forearm|forehead|groin|gluteal|hand|hands|head|heel|hip|hips|humerus|jaw|joint|"
-    "knee|knees|leg|legs|limb|lip|lower extremity|lower leg|lumbar|lumbar spine|cervical spine|thoracic spine|mouth|nail|"
-    "nasal|neck|nose|orbital|patella|patellar|pelvis|pelvic|radius|rib|rib cage|sacral|scalp|shin|shoulder|shoulders|skull|"
-    "spine|spinal|sternum|testicular|thigh|thumb|tibia|toe|toes|tooth|dental|throat|tongue|upper extremity|vertebral|wrist|"
-    "back|chest|brain|kidney|thyroid|sinus|renal|breast bone|bladder|stomach|carotid"
-).split("|")
-ORGANS = (
-    "breast|lung|prostate|colon|colorectal|rectal|bladder|kidney|renal|liver|gastric|stomach|pancreatic|ovarian|uterine|"
-    "cervical|endometrial|skin|thyroid|bone|brain|throat|esophageal|testicular|lymph node|oral|laryngeal|bile duct"
-).split("|")
-IMAGES = "mri|ct|ct scan|x-ray|x-rays|ultrasound|radiograph".split("|")
 
 CHAPTERS = "ABCDEFGHIJKLMNQR"
 """Diseases, malformations, symptoms. Injuries, causes, obstetrics and contacts with services are concepts by hand."""
@@ -52,13 +39,8 @@ USELESS = re.compile(
     r"abnormal (?:findings|results|level)|involving|symptoms and signs|use|nontraffic|intractable)\b|\d{2}",
     re.IGNORECASE,
 )
-ORDINARY = frozenset(
-    "water oxygen iron various alcohol ethanol sodium calcium potassium glucose magnesium creatinine urea cholesterol "
-    "carbon air nitrogen zinc copper silver gold phosphate bicarbonate starch sugar oil honey coffee tobacco nicotine "
-    "caffeine medicinal charcoal protein fibrinogen albumin hemoglobin iodine fluoride electrolytes dextrose lactate "
-    "hydrogen helium menthol turpentine soap plasma blood blood-plasma erythrocytes thrombocytes insects feathers "
-    "food flowers textiles metals mould combinations enzymes bacteria yeast peptides xenon krypton".split()
-)
+PHRASE = re.compile(r"^(?:in|with|of|at|on|not) | and ")
+DANGLING = re.compile(r"\b(?:of|in|with|by|to|at|on|and|for|the|from)$")
 
 
 def tsv(name: str) -> list[dict[str, str]]:
@@ -99,7 +81,7 @@ def _concept(concept: dict[str, str], site: dict[str, str] | None) -> Iterator[T
 
 def _expanded(term: str, preferred: str) -> Iterator[tuple[str, str]]:
     """A term and its preferred form, for each value of the first placeholder of both."""
-    values = {"<part>": PARTS, "<organ>": ORGANS, "<image>": IMAGES}
+    values = {f"<{row['name']}>": row["values"].split("|") for row in tsv("values.tsv")}
     name = next((name for name in values if name in term or name in preferred), None)
     if name is None:
         yield term, preferred
@@ -116,8 +98,7 @@ def medications(path: Path) -> Iterator[Term]:
         if len(row["atc_code"]) == 7 and len(name) > 3 and not re.search(r"\band\b|combinations|,|\bother\b", name):
             codes.setdefault(name, row["atc_code"])
     for name, code in codes.items():
-        if name not in ORDINARY:
-            yield Term(name, name, "medication", f"ATC//{code}", "en", exact=False)
+        yield Term(name, name, "medication", f"ATC//{code}", "en", exact=False)
     for row in tsv("brands.tsv"):
         for brand in (row["generic"], *filter(None, row["brands"].split("|"))):
             code = codes.get(row["generic"])
@@ -159,13 +140,18 @@ def variants(title: str) -> list[str]:
         return []
     found = [plain]
     head, comma, tail = plain.partition(", ")
-    if comma and "," not in tail and len(tail.split()) <= 2 and not re.search(r"^(?:in|with|of|at|on|not) | and ", tail):
+    if (
+        comma
+        and "," not in tail
+        and len(tail.split()) <= 2
+        and not re.search(r"^(?:in|with|of|at|on|not) | and ", tail)
+    ):
         found = [f"{tail} {head}"]
     elif comma:
         return []
     both = re.fullmatch(r"(\w{5,}) and (\w{5,})", plain)
     found += [both[1], both[2]] if both else []
-    return [said for said in found if len(said) > 3 and len(said.split()) <= 5]
+    return [said for said in found if len(said) > 3 and len(said.split()) <= 5 and not DANGLING.search(said)]
 
 
 def merged(terms: Iterable[Term]) -> list[Term]:
@@ -174,8 +160,9 @@ def merged(terms: Iterable[Term]) -> list[Term]:
     for term in terms:
         if len(split(term.term).words) <= MAX_WORDS:
             first.setdefault((term.exact, term.key), term)
-    dropped = set((HERE / "dropped.txt").read_text(encoding="utf-8").split("\n"))
-    return [term for term in first.values() if term.term not in dropped]
+    dropped = (HERE / "dropped.txt").read_text(encoding="utf-8").split("\n")
+    keys = {folded(term) for term in dropped}
+    return [term for term in first.values() if term.exact or term.key not in keys]
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """Precision and recall of mentions and attributes on the hand-labelled set (tests/entities/GOLD.md).
 
-python results/entities.py ../shared/data                            # writes results/entities.json, and the table of docs/entities.md
-python results/entities.py ../shared/data --errors development       # prints the errors of one half instead (it quotes the texts)
+python results/entities.py ../shared/data                         # results/entities.json and the table of docs/entities.md
+python results/entities.py ../shared/data --errors development    # prints the errors of one part instead, with their text
 """
 
 import argparse
@@ -45,12 +45,11 @@ def labelled(data: Path) -> list[dict[str, Any]]:
 def aligned(gold: list[dict[str, Any]], found: list[Mention]) -> list[tuple[dict[str, Any] | None, Mention | None]]:
     """One to one by overlap, the largest first; what has no partner stands with None."""
     overlaps = sorted(
-        ((min(g["end"], m.end) - max(g["start"], m.start), i, j) for i, g in enumerate(gold) for j, m in enumerate(found)),
-        key=lambda one: (-one[0], one),
+        (max(g["start"], m.start) - min(g["end"], m.end), i, j) for i, g in enumerate(gold) for j, m in enumerate(found)
     )
     partner: dict[int, int] = {}
     for overlap, i, j in overlaps:
-        if overlap > 0 and i not in partner and j not in partner.values():
+        if overlap < 0 and i not in partner and j not in partner.values():
             partner[i] = j
     pairs: list[tuple[dict[str, Any] | None, Mention | None]] = [
         (g, found[partner[i]] if i in partner else None) for i, g in enumerate(gold)
@@ -115,14 +114,17 @@ def show_errors(data: Path, half: str, matcher: Matcher) -> None:
 
 def rendered(results: dict[str, Any]) -> str:
     """The table of the page, between its marks."""
-    halves = [name for name in results["halves"]]
+    halves = list(results["halves"])
     lines = [START, "| | " + " | ".join(f"{h}: labelled | precision | recall" for h in halves) + " |"]
     lines.append("| --- |" + " ---: | ---: | ---: |" * len(halves))
     for name in ("mention", *ATTRIBUTES):
         cells = []
         for half in halves:
             one = results["halves"][half][name]
-            cells += [str(one["labelled"]), *("–" if one[k] is None else f"{one[k]:.3f}" for k in ("precision", "recall"))]
+            cells += [
+                str(one["labelled"]),
+                *("–" if one[k] is None else f"{one[k]:.3f}" for k in ("precision", "recall")),
+            ]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join([*lines, END])
 

@@ -54,8 +54,8 @@ def read_shipped() -> list[Term]:
 def read(path: Path) -> list[Term]:
     """Read a lexicon: UTF-8, tab-separated, without quotes; the first line names the COLUMNS, in any order.
 
-    `code` and `case` may be empty; `case` is empty or "exact". EinthovenError names file, row (the heading is row 1) and
-    column of what is wrong. A term that stands twice is an error, since one of its two meanings would be lost.
+    `code` and `case` may be empty; `case` is empty or "exact". EinthovenError names file, row (the heading is row 1)
+    and column of what is wrong. A term that stands twice is an error, since one of its two meanings would be lost.
     """
     lines = _lines(path)
     heading = lines[0].split("\t") if lines else []
@@ -73,7 +73,9 @@ def read(path: Path) -> list[Term]:
         term = _term([cells[place].strip() for place in places], f"{path}: row {number}")
         first = rows.setdefault((term.exact, term.key), number)
         if first != number:
-            raise EinthovenError(f"{path}: row {number}: column 'term': matches the same words as row {first}. Keep one.")
+            raise EinthovenError(
+                f"{path}: row {number}: column 'term': matches the same words as row {first}. Keep one."
+            )
         terms.append(term)
     return terms
 

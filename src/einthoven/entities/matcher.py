@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final
 
-from einthoven.entities.context import Flags, Scope, annotate, triggers
+from einthoven.entities.context import Flags, Scope, annotate
 from einthoven.entities.lexicon import Term
+from einthoven.entities.triggers import triggers
 from einthoven.entities.words import Words, fold, split
 
 TOGETHER: Final = 512

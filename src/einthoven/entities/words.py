@@ -1,4 +1,4 @@
-"""A note as words: where each stands, where its sentences and sections break, and the form in which words are compared."""
+"""A note as words: where each stands, where its lines break, and the form in which words are compared."""
 
 import re
 import unicodedata
@@ -10,13 +10,17 @@ BREAK: Final = "¶"
 """The word put where a sentence ends without a full stop: a blank line, a heading's line, an item of a list."""
 
 _WORD: Final = re.compile(r"\d+(?:[.,]\d+)+|[^\W_]+(?:['’#][^\W_]+)*|[^\w\s]|_")
-_LISTED: Final = re.compile(r"\s*(?:[-*•·–]|\d{1,2}[.)])\s")
-_HEADED: Final = re.compile(r"\s*[^\W\d_][^:.;,]{0,48}:(?:\s|$)")
+_LISTED: Final = re.compile(r"(?:[-*•·–]|\d{1,2}[.)])\s")
+_HEADED: Final = re.compile(r"[^\W\d_][^:.;,]{0,48}:(?:\s|$)")
 _SHORT: Final = 50
-"""Characters: a shorter line ends because its sentence does, a longer one because the page is full."""
+_SHORT_GOES_ON: Final = 20
+"""Characters: a shorter line ends because its sentence does, a longer one because the page is full. The second holds
+where the next line begins with a small letter."""
 
-_SPELLING: Final = str.maketrans({"ä": "e", "æ": "e", "ö": "o", "ø": "o", "œ": "e", "ü": "u", "å": "a", "’": "'"})
-_DIGRAPHS: Final = (("ae", "e"), ("oe", "o"), ("ue", "u"))
+_SPELLING: Final = str.maketrans({"ä": "e", "æ": "e", "ö": "e", "ø": "e", "œ": "e", "ü": "u", "å": "a", "’": "'"})
+_DIGRAPHS: Final = (("ae", "e"), ("oe", "e"), ("ue", "u"))
+_PLAIN: Final = 3
+"""Letters of the longest word that has no plural and no digraph for us: "toe", "pms"."""
 _PLURAL: Final = re.compile(r"(?<=[^\W\d_]{3})(?<![siu])s$")
 
 
@@ -54,8 +58,10 @@ def split(text: str) -> Words:
 
 def _breaks(before: str, line: str) -> bool:
     """Whether a sentence ends between two lines: hospital systems wrap lines in the middle of sentences too."""
-    before = before.strip()
-    if not before or len(before) < _SHORT or before.endswith(":") or line.isspace():
+    before, line = before.strip(), line.strip()
+    if not before or not line or before.endswith(":"):
+        return True
+    if len(before) < (_SHORT_GOES_ON if line[0].islower() else _SHORT):
         return True
     return _LISTED.match(line) is not None or _HEADED.match(line) is not None
 
@@ -65,16 +71,17 @@ def fold(word: str) -> str:
     """The form in which words are compared: without case, umlauts, British digraphs, accents, genitive and plural.
 
     "Ischaemia", "ischemia" and "ischämie" begin alike; "UNBESTAeTIGT", "unbestätigt"; "f#r" (a device's 7-bit "für"),
-    "fuer"; "Down's", "Down"; "murmurs", "murmur". Words of up to three letters only lose their case, umlauts and accents.
+    "fuer"; "Down's", "Down"; "murmurs", "murmur". Words of up to three letters only lose
+    their case, umlauts and accents.
     """
     folded = word.casefold().replace("#", "ü").translate(_SPELLING)
     if not folded.isascii():
         folded = "".join(c for c in unicodedata.normalize("NFKD", folded) if not unicodedata.combining(c)) or folded
+    if len(folded) <= _PLAIN:
+        return folded
     for two, one in _DIGRAPHS:
         folded = folded.replace(two, one)
-    if folded.endswith("'s"):
-        return folded[:-2]
-    return _PLURAL.sub("", folded) if len(folded) > 3 else folded
+    return folded[:-2] if folded.endswith("'s") else _PLURAL.sub("", folded)
 
 
 def folded(text: str) -> tuple[str, ...]:
