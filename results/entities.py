@@ -1,7 +1,7 @@
 """Precision and recall of mentions and attributes on the hand-labelled set (tests/entities/GOLD.md).
 
-python results/entities.py ../shared/data                         # results/entities.json and the table of docs/entities.md
-python results/entities.py ../shared/data --errors development    # prints the errors of one part instead, with their text
+python results/entities.py ../shared/data                         # results/entities.json, table of docs/entities.md
+python results/entities.py ../shared/data --errors development    # the errors of one part instead, quoted
 """
 
 import argparse

@@ -18,6 +18,8 @@ from einthoven.entities.triggers import AFTER, ATTRIBUTES, BEFORE, Trigger, sect
 from einthoven.entities.words import BREAK, Words, fold
 
 _STOPS: Final = frozenset((".", "!", "?", BREAK))
+_LONGEST: Final = 256
+"""Words after which a sentence ends in any case, so that the work grows with the length of a note and no faster."""
 _HEADING_WORDS: Final = 6
 _NEAR: Final = 3
 """Words between a term and "in", and between "in" and a relative."""
@@ -61,14 +63,22 @@ class _Sentence:
 def annotate(words: Words, mentions: Sequence[tuple[int, int]], scopes: Sequence[Scope]) -> list[Flags]:
     """The attributes of each mention. Mentions and scopes are words [start, end), by place, and do not overlap."""
     found: list[set[str]] = []
+    scopes = [scope for scope in scopes if not _asks(words, scope)]
     rest, phrases = deque(mentions), deque(scopes)
-    for end in _sentence_ends(words):
+    whole = [*mentions, *((scope.start, scope.end) for scope in scopes)]
+    for end in _sentence_ends(words, {place for start, end in whole for place in range(start, end)}):
         inside = _taken(rest, end)
         sentence = _Sentence(words, end, inside, _taken(phrases, end))
         found += _annotated(sentence) if inside else []
     for number, attribute in _in_sections(words, mentions):
         found[number].add(attribute)
     return [_flags(one) for one in found]
+
+
+def _asks(words: Words, scope: Scope) -> bool:
+    """Whether a question mark ends a question: the doubtful "?PE" has it right before a word."""
+    last = scope.end == len(words.words)
+    return words.words[scope.start] == "?" and (last or words.starts[scope.end] > words.ends[scope.start])
 
 
 def _taken(rest: deque[Any], end: int) -> list[Any]:
@@ -85,22 +95,19 @@ def _flags(found: set[str]) -> Flags:
     return Flags(*(attribute in found for attribute in ATTRIBUTES))
 
 
-def _sentence_ends(words: Words) -> Iterator[int]:
-    """The word after each sentence."""
-    last = len(words.words) - 1
+def _sentence_ends(words: Words, inside: set[int]) -> Iterator[int]:
+    """The word after each sentence. A stop `inside` of a phrase or a term ("v. a.", "c. diff", "?PE") ends none."""
+    first, last = 0, len(words.words) - 1
     for place, word in enumerate(words.words):
-        if place == last or (word in _STOPS and _stops(words, place)):
-            yield place + 1
+        stops = word in _STOPS and place not in inside and not _abbreviates(words.words, place)
+        if stops or place == last or place - first >= _LONGEST:
+            first = place + 1
+            yield first
 
 
-def _stops(words: Words, place: int) -> bool:
-    """Whether a stop ends its sentence: not that of "v. a.", "Dr." or "?PE"."""
-    word = words.words[place]
-    if word == "." and place:
-        before = words.words[place - 1]
-        touches = words.ends[place - 1] == words.starts[place]
-        return not (touches and ((len(before) == 1 and before.isalpha()) or fold(before) in words_of("abbreviation")))
-    return word != "?" or words.starts[place + 1] > words.ends[place]
+def _abbreviates(words: list[str], place: int) -> bool:
+    """Whether a full stop is that of "Dr."."""
+    return words[place] == "." and place > 0 and fold(words[place - 1]) in words_of("abbreviation")
 
 
 def _annotated(sentence: _Sentence) -> list[set[str]]:
