@@ -66,10 +66,11 @@ def annotate(words: Words, mentions: Sequence[tuple[int, int]], scopes: Sequence
     scopes = [scope for scope in scopes if not _asks(words, scope)]
     rest, phrases = deque(mentions), deque(scopes)
     whole = [*mentions, *((scope.start, scope.end) for scope in scopes)]
-    for end in _sentence_ends(words, {place for start, end in whole for place in range(start, end)}):
-        inside = _taken(rest, end)
-        sentence = _Sentence(words, end, inside, _taken(phrases, end))
-        found += _annotated(sentence) if inside else []
+    inside = {place for start, after in whole for place in range(start, after)}
+    for end in _sentence_ends(words, inside):
+        within = _taken(rest, end)
+        sentence = _Sentence(words, end, within, _taken(phrases, end))
+        found += _annotated(sentence) if within else []
     for number, attribute in _in_sections(words, mentions):
         found[number].add(attribute)
     return [_flags(one) for one in found]
