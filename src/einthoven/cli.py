@@ -129,6 +129,14 @@ def rechart(
 
 
 @app.command()
+def entities(study: StudyPath, recipe: RecipePath = None) -> None:
+    """Find clinical terms in the notes, and whether they are denied, uncertain, past, of the family or imagined."""
+    with shown("entities") as progress:
+        outcome = pipeline.entities(recipe_of(recipe).entities, study, progress)
+    say("entities", outcome)
+
+
+@app.command()
 def pair(study: StudyPath, recipe: RecipePath = None) -> None:
     """Give every recording the codes and notes of its window."""
     say("pair", pipeline.pair(recipe_of(recipe).pairing, study))

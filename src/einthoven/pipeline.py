@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from einthoven import schema
-from einthoven.config import Evaluation, Pairing, Recipe, Source, to_dict
+from einthoven.config import Entities, Evaluation, Pairing, Recipe, Source, to_dict
 from einthoven.errors import EinthovenError
 from einthoven.study import (
     Outcome,
@@ -109,6 +109,27 @@ def rechart(study: Path, out: Path, seed: int) -> Outcome:
             inputs={"ingest": stage_manifest(study, "ingest")},
             outputs={t.path: t.at(out) for t in SOURCE_TABLES} | {schema.WAVEFORMS: out / schema.WAVEFORMS},
             work=lambda: simulated.rechart(study, out, seed),
+        )
+
+
+def entities(config: Entities, study: Path, progress: Progress = silent) -> Outcome:
+    """Notes, and the mentions that a source supplied -> entities."""
+    from einthoven.entities.extract import extract
+
+    data_kind(study)
+    inputs = {schema.NOTES.path: schema.NOTES.at(study)}
+    if config.use_supplied and schema.SUPPLIED_ENTITIES.at(study).exists():
+        inputs[schema.SUPPLIED_ENTITIES.path] = schema.SUPPLIED_ENTITIES.at(study)
+    if config.lexicon is not None:
+        inputs["lexicon"] = Path(config.lexicon)
+    read = {name: value for name, value in to_dict(config).items() if name in ("lexicon", "replace", "use_supplied")}
+    with lock(study):
+        return run_stage(
+            stage_manifest(study, "entities"),
+            config=read,
+            inputs=inputs,
+            outputs={schema.ENTITIES.path: schema.ENTITIES.at(study)},
+            work=lambda: extract(config, study, lambda done, total: progress(done, total, "notes")),
         )
 
 
