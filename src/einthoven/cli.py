@@ -154,6 +154,14 @@ def rechart(
 
 
 @app.command()
+def entities(study: StudyPath, recipe: RecipePath = None) -> None:
+    """Find clinical terms in the notes, and whether they are denied, uncertain, past, of the family or imagined."""
+    with shown("entities") as progress:
+        outcome = pipeline.entities(recipe_of(recipe).entities, study, progress)
+    say("entities", outcome)
+
+
+@app.command()
 def export(
     form: Annotated[str, typer.Argument(metavar="FORMAT", help="meds: a MEDS 0.4 dataset")],
     study: StudyPath,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from einthoven import schema
-from einthoven.config import Evaluation, Recipe, Source, to_dict
+from einthoven.config import Entities, Evaluation, Recipe, Source, to_dict
 from einthoven.errors import EinthovenError
 from einthoven.study import (
     Outcome,
@@ -125,6 +125,27 @@ def rechart(study: Path, out: Path, seed: int) -> Outcome:
         )
 
 
+def entities(config: Entities, study: Path, progress: Progress = silent) -> Outcome:
+    """Notes, and the mentions that a source supplied -> entities."""
+    from einthoven.entities.extract import extract
+
+    data_kind(study)
+    inputs = {schema.NOTES.path: schema.NOTES.at(study)}
+    if config.use_supplied and schema.SUPPLIED_ENTITIES.at(study).exists():
+        inputs[schema.SUPPLIED_ENTITIES.path] = schema.SUPPLIED_ENTITIES.at(study)
+    if config.lexicon is not None:
+        inputs["lexicon"] = Path(config.lexicon)
+    read = {name: value for name, value in to_dict(config).items() if name in ("lexicon", "replace", "use_supplied")}
+    with lock(study):
+        return run_stage(
+            stage_manifest(study, "entities"),
+            config=read,
+            inputs=inputs,
+            outputs={schema.ENTITIES.path: schema.ENTITIES.at(study)},
+            work=lambda: extract(config, study, lambda done, total: progress(done, total, "notes")),
+        )
+
+
 def export_meds(study: Path, out: Path) -> Outcome:
     """Events, notes, codes, splits and the list of recordings -> a MEDS dataset directory."""
     from einthoven.export import meds
@@ -154,10 +175,13 @@ def export_meds(study: Path, out: Path) -> Outcome:
 def pair(
     recipe: Recipe, study: Path, progress: Progress = silent, engine: str = "duckdb", memory: str | None = None
 ) -> Outcome:
-    """Recordings, events, notes and entities -> pairs. Engine and memory do not change the result."""
+    """Recordings, events, notes and entities -> pairs; makes the entities first where they are not there or stale.
+
+    Engine and memory do not change the result.
+    """
     from einthoven.pairing import pairs
 
-    data_kind(study)
+    entities(recipe.entities, study, progress)
     with lock(study):
         return run_stage(
             stage_manifest(study, "pair"),
