@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from einthoven import pipeline
+from einthoven import pipeline, schema
 from einthoven.config import Recipe, load_recipe
 from einthoven.errors import EinthovenError
 from einthoven.study import Outcome, data_kind
@@ -187,6 +187,48 @@ def pair(
     options = recipe_of(recipe, settings)
     with shown("pair") as progress:
         say("pair", pipeline.pair(options, study, progress, engine, memory))
+
+
+@app.command()
+def check(
+    study: StudyPath,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="directory of the data card; without it STUDY/check")
+    ] = None,
+) -> None:
+    """Prove that no patient, recording or signal crosses splits and every table is sound; write a data card."""
+    place = study / "check" if out is None else out
+    command = shlex.join(["einthoven", "check", str(study), *(["--out", str(out)] if out is not None else [])])
+    with shown("check") as progress:
+        card = pipeline.check(study, place, command, progress)
+    print_card(card)
+    console.print(f"data card: {place / 'data_card.html'}")
+    if card["findings"]["error"]:
+        raise typer.Exit(1)
+
+
+def print_card(card: dict[str, Any]) -> None:
+    """Counts by split, what was excluded, the rules, and every finding."""
+    table = Table(title=f"{card['data_kind']} data", title_justify="left")
+    table.add_column("count")
+    for split in (*schema.SPLITS, "all"):
+        table.add_column(split, justify="right")
+    for row in card["counts"] or ():
+        shown_cells = [f"{cell:,}" if isinstance(cell, int) else cell for cell in row["cells"]]
+        table.add_row(row["name"], *shown_cells)
+    console.print(table)
+    for name, reach in card["dates"].items():
+        console.print(f"{name}: {reach['first'] or '–'} to {reach['last'] or '–'}, {reach['undated']} without a time")
+    excluded = ", ".join(f"{row['reason']} {row['rows']:,}" for row in card["excluded"] or ())
+    console.print(f"excluded: {excluded or 'nothing'}; not made yet: {', '.join(card['not_made']) or 'nothing'}")
+    console.print("rules: " + ", ".join(f"{count} {state}" for state, count in card["rules"].items()))
+    for verdict in card["verdicts"]:
+        for finding in verdict["findings"]:
+            place = ", ".join(filter(None, (finding["file"], finding["column"])))
+            rows = f" {finding['count']:,} rows" if finding["count"] else ""
+            rows += f", first {', '.join(map(str, finding['rows']))}" if finding["rows"] else ""
+            said = f"{place}: expected {finding['expected']}.{rows and rows + '.'} {finding['remedy']}"
+            console.print(f"{finding['severity']} ({verdict['rule']}): {said}", markup=False, soft_wrap=True)
 
 
 @app.command()

@@ -264,6 +264,28 @@ def search(model_directory: Path, study: Path, text: str, top: int, split: str |
     return search_text(load(model_directory), table_of(model_directory), study, text, top, split)
 
 
+def check(study: Path, out: Path, command: str, progress: Progress = silent) -> dict[str, Any]:
+    """The tables and waveforms of a study -> its data card, written as HTML and JSON into `out` and returned.
+
+    What is wrong is in the card's verdicts; nothing of the study is changed, so it always runs.
+    """
+    from einthoven.checking.card import make_card
+    from einthoven.checking.findings import try_rules
+    from einthoven.checking.page import write_card
+    from einthoven.checking.signals import load_signals
+    from einthoven.checking.tables import Tables
+
+    def told(note: str) -> Callable[[int, int], None]:
+        return lambda done, total: progress(done, total, note)
+
+    data_kind(study)
+    with lock(out), Tables.of(study, told("tables")) as tables:
+        load_signals(tables, told("signals"))
+        card = make_card(tables, try_rules(tables, told("rules")), command)
+        write_card(out, card)
+    return card
+
+
 def evaluate(
     model_directory: Path,
     study: Path,

@@ -14,39 +14,28 @@ Layout of the metrics (every part of "model" and "random_init" may be missing; t
 Every measured value is {"value", "low", "high"}, the bounds of a 95 % patient-bootstrap interval. NaN becomes null.
 """
 
-import io
 import math
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import jinja2
-import matplotlib
 import numpy as np
-from markupsafe import Markup, escape
+from markupsafe import Markup
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, NullFormatter
 from numpy.typing import NDArray
 from sklearn.metrics import roc_curve
 
 from einthoven.evaluation.intervals import Floats, Integers
 from einthoven.evaluation.retrieval import RECALLS
+from einthoven.pages import CONTROL, INK, MODEL, SERIES_COLOURS, figure, render
 from einthoven.study import atomic, write_json
 from einthoven.waveforms.draw import draw_svg
 
 SERIES = (("model", "Model"), ("random_init", "Random-init control"))
 DIRECTIONS = {"ecg_to_text": "ECG → text", "text_to_ecg": "Text → ECG"}
 GALLERIES = {"distinct": "distinct texts", "all": "all recordings"}
-
-INK, MODEL, CONTROL = "#010203", "#0a0b01", "#0a0b02"
-CLASS_COLOURS = ("#0a0c00", "#0a0c01", "#0a0c02", "#0a0c03", "#0a0c04", "#0a0c05")
-COLOURS = {INK: "currentColor", MODEL: "var(--model)", CONTROL: "var(--control)"} | {
-    colour: f"var(--c{number})" for number, colour in enumerate(CLASS_COLOURS)
-}
-"""Colours Matplotlib draws with -> what the page puts in their place, so that figures follow light and dark."""
 
 
 @dataclass(frozen=True)
@@ -119,19 +108,16 @@ def _shown(found: Mapping[str, float | None], scale: float = 1, digits: int = 3)
 def write_report(out: Path, metrics: dict[str, Any], figures: ReportFigures) -> None:
     """Write `metrics.json` and the self-contained `report.html` into directory `out`, each atomically."""
     metrics = _finite(metrics)
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
     drawn = [
         (example, Markup(draw_svg(example.signal_mv, example.sampling_rate, example.title)))
         for example in figures.examples
     ]
-    page = environment.get_template("report.html.j2").render(
-        metrics=metrics, rows=table(metrics), figures=_figures(metrics, figures), examples=drawn
+    page = render(
+        Path(__file__).with_name("report.html.j2"),
+        metrics=metrics,
+        rows=table(metrics),
+        figures=_figures(metrics, figures),
+        examples=drawn,
     )
     write_json(out / "metrics.json", metrics)
     with atomic(out / "report.html") as temporary:
@@ -170,31 +156,12 @@ def _figures(metrics: Mapping[str, Any], figures: ReportFigures) -> list[tuple[s
         ),
         (bool(figures.history), "Training: loss by epoch.", lambda axes: _losses(axes, figures.history)),
     ]
-    return [(caption, _draw(caption, draw)) for present, caption, draw in wanted if present]
-
-
-def _draw(caption: str, draw: Callable[[Axes], None]) -> Markup:
-    """One pair of axes as inline SVG: the same bytes for the same data, its colours those of the page."""
-    style = {"svg.fonttype": "none", "svg.hashsalt": caption, "text.parse_math": False, "font.family": "sans-serif"}
-    ink = dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK)
-    quiet = {"axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False, "font.size": 11}
-    with matplotlib.rc_context({**style, **ink, **quiet}):
-        figure = Figure(figsize=(6.4, 4), layout="constrained")
-        draw(figure.add_subplot())
-        written = io.StringIO()
-        figure.savefig(written, format="svg", transparent=True, metadata={"Date": None})
-    svg = written.getvalue()
-    svg = re.sub(r'<g id="[^"]*">', "<g>", svg[svg.index("<svg") :])  # these ids repeat from figure to figure
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    for stand_in, colour in COLOURS.items():
-        svg = svg.replace(stand_in, colour)
-    opening = f'<svg role="img" aria-label="{escape(caption)}" '
-    return Markup(re.sub(r' width="[^"]*pt"| height="[^"]*pt"', "", svg).replace("<svg ", opening, 1))
+    return [(caption, figure(caption, draw)) for present, caption, draw in wanted if present]
 
 
 def _recall(axes: Axes, figures: ReportFigures) -> None:
     for ranks, dashes in ((figures.ranks, "-"), (figures.control_ranks, "--")):
-        for (name, values), colour in zip(ranks.items(), CLASS_COLOURS, strict=False):
+        for (name, values), colour in zip(ranks.items(), SERIES_COLOURS, strict=False):
             steps, counts = np.unique(values, return_counts=True)
             share = 100 * np.cumsum(counts) / len(values)
             label = DIRECTIONS.get(name, name) if dashes == "-" else None
@@ -212,7 +179,7 @@ def _roc(axes: Axes, figures: ReportFigures) -> None:
         truth = figures.labels[:, c]
         if truth.any() and not truth.all():
             false, true, _ = roc_curve(truth, figures.zero_shot_scores[:, c])
-            axes.plot(false, true, color=CLASS_COLOURS[c % len(CLASS_COLOURS)], label=name)
+            axes.plot(false, true, color=SERIES_COLOURS[c % len(SERIES_COLOURS)], label=name)
     axes.set(xlabel="1 − specificity", ylabel="sensitivity", xlim=(0, 1), ylim=(0, 1))
     axes.legend(loc="lower right")
 
@@ -238,7 +205,7 @@ def _learning_curve(axes: Axes, probes: Mapping[str, Mapping[str, Any]]) -> None
 
 def _losses(axes: Axes, history: tuple[Mapping[str, float], ...]) -> None:
     names = sorted({name for row in history for name in row if name.endswith("loss")})
-    for name, colour in zip(names, CLASS_COLOURS, strict=False):
+    for name, colour in zip(names, SERIES_COLOURS, strict=False):
         points = [(row["epoch"], row[name]) for row in history if name in row]
         axes.plot(*zip(*points, strict=True), color=colour, label=name.replace("_", " "))
     axes.set(xlabel="epoch", ylabel="loss")

@@ -253,4 +253,5 @@ def _notes(kept: list[_Kept]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
             continue
         note = {"note_id": f"{row.recording_id}-report", "subject_id": row.subject_id, "time": row.time}
         notes.append(note | {"kind": "ecg", "text": report.text, "recording_id": row.recording_id})
+    notes.sort(key=lambda note: (note["subject_id"], str(note["time"] or "")))
     return notes, counts | {"notes": len(notes)}

@@ -1,0 +1,1 @@
+"""Whether a study is what it should be, and what is in it."""
