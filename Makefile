@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint results bench bench-pairing clean
+.PHONY: demo test lint results results-entities bench bench-entities bench-pairing clean
 
 demo: $(VENV)/.installed ## simulate a cohort, train, evaluate, answer three queries
 	$(BIN)/einthoven demo --out demo
@@ -22,6 +22,14 @@ results: $(VENV)/.installed
 	@test -n "$(PTBXL)" || { echo "usage: make results PTBXL=path/to/ptb-xl"; exit 2; }
 	$(BIN)/einthoven run recipes/ptbxl.toml --source $(PTBXL) --study runs/ptbxl --split validation
 	$(BIN)/python results/render.py runs/ptbxl
+
+# The figures of docs/entities.md. DATA is a folder of the labelled public notes (tests/entities/GOLD.md).
+results-entities: $(VENV)/.installed
+	@test -n "$(DATA)" || { echo "usage: make results-entities DATA=path/to/data"; exit 2; }
+	$(BIN)/python results/entities.py $(DATA)
+
+bench-entities: $(VENV)/.installed
+	$(BIN)/python benchmarks/entities.py
 
 bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/step.py

@@ -95,10 +95,10 @@ def test_a_run_killed_in_any_stage_ends_with_the_same_result(study: Path, recipe
 
     with pytest.raises(KilledError):
         pipeline.ingest(options.source, None, again, kill)
-        pipeline.pair(options.pairing, again)
+        pipeline.pair(options, again)
         pipeline.align(options, again, again / "model", kill)
     pipeline.ingest(options.source, None, again)
-    pipeline.pair(options.pairing, again)
+    pipeline.pair(options, again)
     pipeline.align(options, again, again / "model")
     for name in ("recordings.parquet", "pairs.parquet", "model/model.safetensors", "model/probes.safetensors"):
         assert (again / name).read_bytes() == (study / name).read_bytes(), name

@@ -154,6 +154,26 @@ def rechart(
 
 
 @app.command()
+def entities(study: StudyPath, recipe: RecipePath = None) -> None:
+    """Find clinical terms in the notes, and whether they are denied, uncertain, past, of the family or imagined."""
+    with shown("entities") as progress:
+        outcome = pipeline.entities(recipe_of(recipe).entities, study, progress)
+    say("entities", outcome)
+
+
+@app.command()
+def export(
+    form: Annotated[str, typer.Argument(metavar="FORMAT", help="meds: a MEDS 0.4 dataset")],
+    study: StudyPath,
+    out: Annotated[Path, typer.Argument(help="the directory to write")],
+) -> None:
+    """Write a study's events, notes, codes, splits and list of recordings in another format; no waveforms."""
+    if form != "meds":
+        raise EinthovenError(f"export {form}: unknown format; known: meds.")
+    say("export", pipeline.export_meds(study, out))
+
+
+@app.command()
 def pair(
     study: StudyPath,
     recipe: RecipePath = None,

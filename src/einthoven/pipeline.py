@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from einthoven import schema
-from einthoven.config import Evaluation, Recipe, Source, to_dict
+from einthoven.config import Entities, Evaluation, Recipe, Source, to_dict
 from einthoven.errors import EinthovenError
 from einthoven.study import (
     Outcome,
@@ -73,17 +73,23 @@ def ingest(config: Source, source: str | Path | None, study: Path, progress: Pro
         if config.name == "simulated":
             return dict(module.ingest(config, study, report))
         counts = module.ingest(config, str(source) if database else place, study, report)
-        return {**counts, "data_kind": config.data_kind}
+        declared = {} if config.data_kind == schema.REAL else {"data_kind": config.data_kind}
+        return {**counts, **declared}
 
     inputs = {} if place is None else {"source": place}
     if config.recordings is not None:
+        if not Path(config.recordings).is_file():
+            raise EinthovenError(f"{config.recordings}: no such table of recordings; [source] recordings names it.")
         inputs["recordings"] = Path(config.recordings)
+    outputs = {t.path: t.at(study) for t in SOURCE_TABLES} | {schema.WAVEFORMS: study / schema.WAVEFORMS}
+    if config.name == "meds":
+        outputs[schema.MEDS_METADATA] = study / schema.MEDS_METADATA
     with lock(study):
         return run_stage(
             stage_manifest(study, "ingest"),
             config=to_dict(config),
             inputs=inputs,
-            outputs={t.path: t.at(study) for t in SOURCE_TABLES} | {schema.WAVEFORMS: study / schema.WAVEFORMS},
+            outputs=outputs,
             work=work,
             again=database,
         )
@@ -119,13 +125,63 @@ def rechart(study: Path, out: Path, seed: int) -> Outcome:
         )
 
 
+def entities(config: Entities, study: Path, progress: Progress = silent) -> Outcome:
+    """Notes, and the mentions that a source supplied -> entities."""
+    from einthoven.entities.extract import extract
+
+    data_kind(study)
+    inputs = {schema.NOTES.path: schema.NOTES.at(study)}
+    if config.use_supplied and schema.SUPPLIED_ENTITIES.at(study).exists():
+        inputs[schema.SUPPLIED_ENTITIES.path] = schema.SUPPLIED_ENTITIES.at(study)
+    if config.lexicon is not None:
+        inputs["lexicon"] = Path(config.lexicon)
+    read = {name: value for name, value in to_dict(config).items() if name in ("lexicon", "replace", "use_supplied")}
+    with lock(study):
+        return run_stage(
+            stage_manifest(study, "entities"),
+            config=read,
+            inputs=inputs,
+            outputs={schema.ENTITIES.path: schema.ENTITIES.at(study)},
+            work=lambda: extract(config, study, lambda done, total: progress(done, total, "notes")),
+        )
+
+
+def export_meds(study: Path, out: Path) -> Outcome:
+    """Events, notes, codes, splits and the list of recordings -> a MEDS dataset directory."""
+    from einthoven.export import meds
+
+    data_kind(study)
+    out = out.absolute()
+    if study.absolute().is_relative_to(out):
+        raise EinthovenError(f"{out} holds the study itself; name a directory for the dataset.")
+    refuse_foreign(out, meds.MARK)
+    workshop = out.with_name(out.name + ".exporting")
+    with lock(workshop):
+        try:
+            for left in (*out.parent.glob(f".{out.name}.*.tmp"), *workshop.glob("work.duckdb*"), workshop / "spill"):
+                remove(left)  # by a killed process
+            return run_stage(
+                out / meds.MARK,
+                config={},
+                inputs={"ingest": stage_manifest(study, "ingest")},
+                outputs={name: out / name for name in ("data", "metadata", "recordings.parquet")},
+                work=lambda: meds.export(study, out, workshop),
+                inside=True,
+            )
+        finally:
+            remove(workshop)
+
+
 def pair(
     recipe: Recipe, study: Path, progress: Progress = silent, engine: str = "duckdb", memory: str | None = None
 ) -> Outcome:
-    """Recordings, events, notes and entities -> pairs. Engine and memory do not change the result."""
+    """Recordings, events, notes and entities -> pairs; makes the entities first where they are not there or stale.
+
+    Engine and memory do not change the result.
+    """
     from einthoven.pairing import pairs
 
-    data_kind(study)
+    entities(recipe.entities, study, progress)
     with lock(study):
         return run_stage(
             stage_manifest(study, "pair"),

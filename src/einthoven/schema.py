@@ -191,5 +191,9 @@ WAVEFORMS: Final = "waveforms"
 """Directory of the waveform store: `store.json` (sampling_rate, samples, shard_rows, rows) and `00000.npy` …,
 each int16 microvolts [rows, 12, samples]; row r of the study is row r % shard_rows of shard r // shard_rows."""
 
+MEDS_METADATA: Final = "meds_metadata"
+"""Directory of what a MEDS dataset says of itself, `dataset.json` and `subject_splits.parquet`, kept for the export.
+Only in a study that was made of one."""
+
 MANIFESTS: Final = "manifests"
 """Directory of stage manifests, `<stage>.json`, each written last: it exists only if its stage completed."""

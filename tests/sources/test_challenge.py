@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.io import loadmat, savemat
 
 from einthoven import pipeline, schema
-from einthoven.config import Pairing, Source
+from einthoven.config import Recipe, Source
 from einthoven.errors import EinthovenError
 from einthoven.schema import LEADS
 from einthoven.sources.challenge import ingest
@@ -113,7 +113,7 @@ def test_codes_have_names_and_the_published_classes(source: Path) -> None:
 def test_a_study_of_them_pairs(source: Path) -> None:
     study = source.parent / "study"
     assert pipeline.ingest(Source(name="challenge"), source, study).counts["events"] == 4
-    counts = pipeline.pair(Pairing(), study).counts
+    counts = pipeline.pair(Recipe(), study).counts
     assert (counts["pairs"], counts["without_time"]) == (3, 3)  # no time, no window
 
 

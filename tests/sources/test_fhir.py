@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from einthoven import pipeline, schema
-from einthoven.config import Pairing, Source
+from einthoven.config import Pairing, Recipe, Source
 from einthoven.errors import EinthovenError
 from einthoven.sources import tabular
 from einthoven.sources.fhir import ingest
@@ -339,7 +339,7 @@ def test_prognostic_windows_hold_nothing_of_the_future(source: Path) -> None:
     )
     study = source.parent / "study"
     pipeline.ingest(Source(name="fhir"), source, study)
-    pipeline.pair(Pairing(codes_before=1000, codes_after=0), study)
+    pipeline.pair(Recipe(pairing=Pairing(codes_before=1000, codes_after=0)), study)
     codes = {row["subject_id"]: row["codes"] for row in table(schema.PAIRS, study)}[subject_id("p1")]
     assert sorted(codes) == [f"DIAGNOSIS//SNOMED//{n}" for n in (3, 4, 5)]
 

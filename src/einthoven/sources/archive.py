@@ -3,7 +3,8 @@
 The table (CSV, gzipped CSV or Parquet) has the columns `recording_id` and `subject_id` and, where known, `time`, `file`
 (a WFDB record without suffix, below the table's folder), `split`, `age` (years), `sex` ("female", "male"), `device`
 and `site`. A recording without a file, or whose file is not there, is kept without a signal: it can be paired. One
-whose file is damaged is excluded with its reason, as is a row that cannot be understood.
+whose file is damaged is excluded with its reason, as is a row that cannot be understood. A split that is given for one
+recording of a subject holds for all of them.
 """
 
 import math
@@ -19,6 +20,7 @@ from einthoven import schema
 from einthoven.errors import EinthovenError
 from einthoven.pairing.splits import split_of
 from einthoven.sources.tabular import Tables, checked
+from einthoven.study import remove
 from einthoven.waveforms.loading import Loaded, Reader, load_records
 from einthoven.waveforms.wfdb_format import RecordingError
 
@@ -71,21 +73,37 @@ def listed(tables: Tables, file: Path) -> tuple[list[Entry], list[dict[str, Any]
     excluded += found.refused.to_pyarrow().to_pylist()
     entries: dict[str, Entry] = {}
     for row in found.kept.order_by("source_row").to_pyarrow().to_pylist():
-        signal, split, sex = row.pop("file"), row.pop("split"), row.pop("sex")
-        entry = Entry(signal=signal, split=split, sex=sex, source_file=signal or table.file, **row)
-        bad = [
-            f"column {name}: expected one of {', '.join(known)}"
-            for name, value, known in (("split", split, schema.SPLITS), ("sex", sex, ("female", "male")))
-            if value is not None and value not in known
-        ]
+        signal = row.pop("file")
+        entry = Entry(signal=signal, source_file=signal or table.file, **row)
+        bad = _fault(entry)
         if bad:
-            excluded.append(exclusion(entry, "bad-row", bad[0]))
+            excluded.append(exclusion(entry, "bad-row", bad))
         elif entry.recording_id in entries:
             excluded.append(exclusion(entry, "duplicate-id", "column recording_id: the same as in a row before"))
         else:
             entries[entry.recording_id] = entry
-    ordered = sorted(entries.values(), key=lambda e: (e.subject_id, str(e.time or ""), e.recording_id))
-    return ordered, excluded
+    _refuse_two_splits(entries.values(), table.file)
+    return sorted(entries.values(), key=lambda e: (e.subject_id, str(e.time or ""), e.recording_id)), excluded
+
+
+def _fault(entry: Entry) -> str | None:
+    """What is wrong with the values of a row."""
+    for name, value, known in (("split", entry.split, schema.SPLITS), ("sex", entry.sex, ("female", "male"))):
+        if value is not None and value not in known:
+            return f"column {name}: expected one of {', '.join(known)}"
+    if entry.age is not None and (entry.age < 0 or math.isinf(entry.age)):
+        return "column age: expected years, zero or more"
+    return None
+
+
+def _refuse_two_splits(entries: Iterable[Entry], file: str) -> None:
+    given: dict[int, str] = {}
+    for entry in entries:
+        if entry.split is not None and given.setdefault(entry.subject_id, entry.split) != entry.split:
+            raise EinthovenError(
+                f"{file}, row {entry.source_row}, column split: another row has the same subject in another split; "
+                "a patient belongs to one. Correct the column."
+            )
 
 
 def store_recordings(
@@ -99,7 +117,7 @@ def store_recordings(
     """Write the waveform store; RECORDINGS rows, and EXCLUDED rows for the signals that cannot be used.
 
     A reader's RecordingError("missing-file") leaves the recording without a signal; every other keeps it out. No
-    store is written where no recording has a signal.
+    store is written where no recording has a signal. A split given for one recording of a subject holds for all.
     """
     rate = RATE if sampling_rate is None else sampling_rate
     with_signal = [entry for entry in entries if entry.signal is not None]
@@ -107,13 +125,17 @@ def store_recordings(
     if with_signal:
         results = load_records(study, read, [entry.signal for entry in with_signal], rate, seconds, progress)
     found = dict(zip((entry.recording_id for entry in with_signal), results, strict=True))
+    if not any(isinstance(result, Loaded) for result in found.values()):
+        remove(study / schema.WAVEFORMS)  # also one of an earlier ingest
+    splits = {entry.subject_id: entry.split for entry in entries if entry.split is not None}
     rows, excluded = [], []
     for entry in entries:
         result = found.get(entry.recording_id)
         if isinstance(result, RecordingError) and result.reason != "missing-file":
             excluded.append(exclusion(entry, result.reason, result.detail))
         else:
-            rows.append(_row(entry, result if isinstance(result, Loaded) else None))
+            split = splits.get(entry.subject_id) or split_of(entry.subject_id)
+            rows.append(_row(entry, split, result if isinstance(result, Loaded) else None))
     return pa.Table.from_pylist(rows, schema=schema.RECORDINGS.columns), excluded
 
 
@@ -128,19 +150,19 @@ def exclusion(entry: Entry, reason: str, detail: str) -> dict[str, Any]:
     }
 
 
-def _row(entry: Entry, loaded: Loaded | None) -> dict[str, Any]:
-    over = entry.age is not None and entry.age > 89
+def _row(entry: Entry, split: str, loaded: Loaded | None) -> dict[str, Any]:
+    age = None if entry.age is None or math.isnan(entry.age) else entry.age
     return {
         "recording_id": entry.recording_id,
         "subject_id": entry.subject_id,
         "time": entry.time,
-        "split": entry.split or split_of(entry.subject_id),
+        "split": split,
         "row": None if loaded is None else loaded.row,
         "leads": None if loaded is None else loaded.leads,
         "source_rate": None if loaded is None else loaded.source_rate,
         "quality": [] if loaded is None else loaded.quality,
-        "age": None if entry.age is None or math.isnan(entry.age) else min(entry.age, 90.0),
-        "age_over_89": None if entry.age is None else over,
+        "age": None if age is None else min(age, 90.0),
+        "age_over_89": None if age is None else age > 89,
         "sex": entry.sex,
         "device": entry.device,
         "site": entry.site,

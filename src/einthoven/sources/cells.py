@@ -88,10 +88,13 @@ def _cell(cell: Any, kind: str) -> tuple[Any, Any]:
     found = cell.type()
     if found.is_floating():
         cell = ibis.ifelse(cell.isnan(), ibis.null(found), cell)
-        if kind == "int64":
-            return cell, ibis.ifelse(cell == cell.floor(), cell.try_cast(kind), ibis.null(kind))
     if not found.is_string():
-        return cell, cell.try_cast("string" if kind == "text" else kind)
+        value = cell.try_cast("string" if kind == "text" else kind)
+        if kind == "int64" and not found.is_integer():  # 1.5 is no patient, whatever a cast makes of it
+            value = ibis.ifelse(cell == value, value, ibis.null(kind))
+        elif kind in ("date", "timestamp(6)"):
+            value = ibis.ifelse(value.year().between(1, 9999), value, ibis.null(kind))
+        return cell, value
     if kind == "text":
         cell = ibis.ifelse(cell.strip() == "", ibis.null("string"), cell)
         return cell, cell

@@ -29,9 +29,11 @@ __all__ = [
     "Checked",
     "SourceTable",
     "Tables",
+    "cast",
     "checked",
     "connect",
     "refusals",
+    "stream",
     "write_excluded",
     "write_rows",
 ]
@@ -141,23 +143,42 @@ def write_excluded(study: Path, refused: Sequence[Any], rows: Sequence[Mapping[s
     return dict(sorted((count["values"], count["counts"]) for count in reasons.value_counts().to_pylist()))
 
 
-def write_rows(table: schema.Table, study: Path, rows: Any, order: Sequence[Any] = ()) -> int:
+def write_rows(
+    table: schema.Table, study: Path, rows: Any, order: Sequence[Any] = (), types: pa.Schema | None = None
+) -> int:
     """Stream an ibis.Table into a table of the schema, atomically, in an order; the number of rows.
 
-    Columns that the table does not have are kept, after its own.
+    Columns that the table does not have are kept, after its own, with the type they have in `types` if they are there.
     """
     ordered = rows.order_by(list(order)) if order else rows
     extra = [name for name in rows.columns if name not in table.columns.names]
     ordered = ordered.select(*table.columns.names, *extra)
     count = 0
-    with atomic(table.at(study)) as temporary, _translated(table.path), _batches(ordered) as batches:
+    with atomic(table.at(study)) as temporary, stream(table.path, ordered) as batches:
         found = batches.schema
-        columns = pa.schema([*table.columns, *(found.field(name) for name in extra)])
+        kept = [types.field(name) if types and name in types.names else found.field(name) for name in extra]
+        columns = pa.schema([*table.columns, *kept])
         with pq.ParquetWriter(temporary, columns) as writer:
             for group in _groups(batches):
-                writer.write_table(pa.Table.from_batches(group).cast(columns))
+                writer.write_table(pa.concat_tables([cast(batch, columns) for batch in group]))
                 count += sum(batch.num_rows for batch in group)
     return count
+
+
+@contextmanager
+def stream(name: str, rows: Any) -> Iterator[pa.RecordBatchReader]:
+    """The rows of an ibis.Table in bounded batches; `name` is what errors call it."""
+    with _translated(name), _batches(rows) as batches:
+        yield batches
+
+
+def cast(batch: pa.RecordBatch, columns: pa.Schema) -> pa.Table:
+    """A batch as a table of these columns, in their order and with their Arrow types, which DuckDB has fewer of."""
+    cells = [
+        pa.nulls(batch.num_rows) if pa.types.is_null(field.type) else batch.column(field.name).cast(field.type)
+        for field in columns
+    ]
+    return pa.Table.from_arrays(cells, schema=columns)
 
 
 EVENT_ORDER: Final = ("subject_id", ibis.asc("time", nulls_first=True), "code")
