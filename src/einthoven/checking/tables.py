@@ -21,7 +21,7 @@ ERROR, WARNING, NOTE = "error", "warning", "note"
 
 INGEST_AGAIN: Final = "Run `einthoven ingest` again; if it comes back, correct the source."
 PAIR_AGAIN: Final = "Run `einthoven pair` again."
-ENTITIES_AGAIN: Final = "Run the stage that finds the entities again."
+ENTITIES_AGAIN: Final = "Run `einthoven entities` again."
 EMBED_AGAIN: Final = "Run `einthoven embed` again."
 
 
