@@ -181,9 +181,7 @@ def _reach(sentence: _Sentence, index: int, trigger: Trigger) -> int:
 
 def _changes_subject(words: list[str], place: int) -> bool:
     """ ", and he states": what follows is not of the family."""
-    return fold(words[place]) in words_of("subject") and bool(
-        words_of("turn").intersection(words[max(0, place - 2) : place])
-    )
+    return fold(words[place]) in words_of("subject") and words[place - 1] in words_of("turn")
 
 
 def _chain(sentence: _Sentence, order: Sequence[int]) -> list[int]:
@@ -241,5 +239,5 @@ def _headings(words: Words) -> Iterator[tuple[int, str]]:
             attribute = sections().get(tuple(map(fold, title)), "")
             loud = all(part.isupper() or not part.isalpha() for part in title)
             if loud or (word == ":" and first in words.lines) or attribute:
-                yield place, attribute
+                yield first, attribute
         first = place + 1
