@@ -59,6 +59,7 @@ def said(text: str) -> list[tuple[str, set[str]]]:
         ("Aspirin as needed for headache.", [set(), {"hypothetical"}]),
         ("Family History:\nDiabetes, stroke\nAllergies: none", [{"family"}, {"family"}, {"negated"}]),
         ("PMH: HTN, DM\nMedications: aspirin", [{"historical"}, {"historical"}, set()]),
+        ("PMH:\nHTN\nCOPD\nMEDS:\naspirin", [{"historical"}, {"historical"}, set()]),
         ("FAMILY HISTORY\n\nStroke\n\nASSESSMENT\n\nAngina", [{"family"}, set()]),
     ],
 )
