@@ -114,13 +114,21 @@ def show_errors(data: Path, half: str, matcher: Matcher) -> None:
 
 def rendered(results: dict[str, Any]) -> str:
     """The table of the page, between its marks."""
-    lines = [START, *_table(results["blind"]), "", "With the rules as they are now:", "", *_table(results["halves"]), END]
+    lines = [
+        START,
+        *_table(results["blind"]),
+        "",
+        "With the rules as they are now:",
+        "",
+        *_table(results["halves"]),
+        END,
+    ]
     return "\n".join(lines)
 
 
 def _table(parts: dict[str, Any]) -> list[str]:
     halves = sorted(parts)
-    lines = [ "| | " + " | ".join(f"{h}: labelled | precision | recall" for h in halves) + " |"]
+    lines = ["| | " + " | ".join(f"{h}: labelled | precision | recall" for h in halves) + " |"]
     lines.append("| --- |" + " ---: | ---: | ---: |" * len(halves))
     for name in ("mention", *ATTRIBUTES):
         cells = []

@@ -181,9 +181,7 @@ def _reach(sentence: _Sentence, index: int, trigger: Trigger) -> int:
 
 def _changes_subject(words: list[str], place: int) -> bool:
     """ ", and he states": what follows is not of the family."""
-    return fold(words[place]) in words_of("subject") and bool(
-        words_of("turn").intersection(words[max(0, place - 2) : place])
-    )
+    return fold(words[place]) in words_of("subject") and words[place - 1] in words_of("turn")
 
 
 def _chain(sentence: _Sentence, order: Sequence[int]) -> list[int]:
@@ -220,7 +218,7 @@ def _in_someone(sentence: _Sentence, scope: Scope) -> list[int]:
 
 
 def _in_sections(words: Words, mentions: Sequence[tuple[int, int]]) -> Iterator[tuple[int, str]]:
-    headings = list(_headings(words))
+    headings = list(_headings(words, {place for start, end in mentions for place in range(start, end)}))
     if not any(attribute for _, attribute in headings):
         return
     places = [place for place, _ in headings]
@@ -230,8 +228,12 @@ def _in_sections(words: Words, mentions: Sequence[tuple[int, int]]) -> Iterator[
             yield number, headings[above][1]
 
 
-def _headings(words: Words) -> Iterator[tuple[int, str]]:
-    """Where sections begin, and the attribute of each ("" for most)."""
+def _headings(words: Words, terms: set[int]) -> Iterator[tuple[int, str]]:
+    """Where sections begin, and the attribute of each ("" for most).
+
+    A heading is up to six words at the start of a line or in capitals before a colon, known words before a colon or
+    alone on a line, and other words in capitals alone on a line, unless they are a term ("COPD" in a list).
+    """
     first = 0
     for place, word in enumerate(words.words):
         if word not in _STOPS and word != ":":
@@ -239,7 +241,9 @@ def _headings(words: Words) -> Iterator[tuple[int, str]]:
         title = words.words[first:place]
         if word in (":", BREAK) and 0 < len(title) <= _HEADING_WORDS:
             attribute = sections().get(tuple(map(fold, title)), "")
+            begins = first in words.lines
             loud = all(part.isupper() or not part.isalpha() for part in title)
-            if loud or (word == ":" and first in words.lines) or attribute:
-                yield place, attribute
+            alone = loud and begins and terms.isdisjoint(range(first, place))
+            if attribute or (alone if word == BREAK else begins or loud):
+                yield first, attribute
         first = place + 1

@@ -82,14 +82,14 @@ class Matcher:
         return [self._mention(words, place, flag) for place, flag in zip(terms, flags, strict=True)]
 
     def _scopes(self, doc: Any, terms: list[tuple[int, int, int]]) -> list[Scope]:
-        """Triggers outside of terms; of overlapping ones the longest."""
+        """Phrases outside of terms; of those that overlap the longest: in "no change in gait" it is "no"."""
         inside = {word for start, end, _ in terms for word in range(start, end)}
-        found = longest((start, end, number) for number, start, end in self._find_triggers(doc))
-        return [
-            Scope(start, end, self._triggers[number])
-            for start, end, number in found
+        outside = (
+            (start, end, number)
+            for number, start, end in self._find_triggers(doc)
             if not any(word in inside for word in range(start, end))
-        ]
+        )
+        return [Scope(start, end, self._triggers[number]) for start, end, number in longest(outside)]
 
     def _mention(self, words: Words, place: tuple[int, int, int], flags: Flags) -> Mention:
         start, end, number = place
