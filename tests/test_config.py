@@ -57,3 +57,30 @@ def test_any_text_loads_or_is_refused_politely(tmp_path_factory, text: str) -> N
         assert isinstance(load_recipe(path), Recipe)
     except EinthovenError as error:
         assert str(path) in str(error)
+
+
+def test_settings_overrule_a_recipe(tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_text('[pairing]\nnotes_after = 7.0\n[pairing.code_kinds]\nall = ["*"]\n')
+    settings = ["pairing.codes_after=0", 'pairing.keywords=["heart"]', "source.diagnosis_time=admission"]
+    recipe = load_recipe(tmp_path / "r.toml", settings)
+    assert (recipe.pairing.codes_after, recipe.pairing.notes_after) == (0.0, 7.0)
+    assert recipe.pairing.keywords == ("heart",) and recipe.pairing.code_kinds == {"all": ("*",)}
+    assert recipe.source.diagnosis_time == "admission"
+    assert load_recipe(None, ["source.note_kinds.DS=surgical"]).source.note_kinds == {"DS": "surgical"}
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("pairing.codes_after", "section.key=value"),
+        ("codes_after=0", "section.key=value"),
+        ("pairing.codes after=0", "section.key=value"),
+        ("pairing.code_after=0", "unknown key 'code_after'"),
+        ("pairing.code_kinds=all", "code_kinds: expected a table"),
+        ("source.note_kind=dental", "note kinds among"),
+        ("source.data_kind=invented", "data_kind among"),
+    ],
+)
+def test_a_setting_that_is_none_is_refused(setting: str, said: str) -> None:
+    with pytest.raises(EinthovenError, match=said):
+        load_recipe(None, [setting])

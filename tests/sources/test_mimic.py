@@ -3,6 +3,7 @@
 import csv
 import gzip
 import io
+import shutil
 from collections import defaultdict
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -17,8 +18,10 @@ import pytest
 import wfdb
 
 from einthoven import schema
-from einthoven.config import Source
+from einthoven.config import CODE_KINDS, Entities, Pairing, Source, TextEncoder
+from einthoven.entities.extract import extract
 from einthoven.errors import EinthovenError
+from einthoven.pairing.pairs import pair
 from einthoven.sources.mimic import ingest
 from einthoven.sources.mimic_tables import LAYOUTS, month_first
 from einthoven.sources.tabular import SourceTable
@@ -566,3 +569,17 @@ def test_demo_linkage(demo: tuple[Path, dict[str, Any]]) -> None:
     assert count("DIAGNOSIS", "MEDICATION", "PROCEDURE") == 544
     both = [one | {"PROCEDURE"} if "HCPCS" in one else one for one in found]
     assert sum({"DIAGNOSIS", "MEDICATION", "PROCEDURE"} <= one for one in both) == 566
+
+
+def test_demo_linkage_through_pairing(demo: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    """The same counts from the stage `pair`: 544 where procedures are ICD's alone, 566 where HCPCS counts, as it does."""
+    study = tmp_path / "study"
+    shutil.copytree(demo[0], study)
+    extract(Entities(), study, lambda done, total: None)
+    icd = {**CODE_KINDS, "procedure": ("PROCEDURE//*",)}
+    for kinds, procedures, all_three in ((icd, 564, 544), (CODE_KINDS, 586, 566)):
+        config = Pairing(code_kinds=kinds)
+        counts = pair(config, Entities(), TextEncoder(), study)
+        assert counts["pairs"] == 659
+        assert (counts["with"]["diagnosis"], counts["with"]["medication"]) == (606, 599)
+        assert (counts["with"]["procedure"], counts["with_diagnosis_procedure_medication"]) == (procedures, all_three)
