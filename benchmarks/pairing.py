@@ -8,7 +8,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
@@ -24,8 +23,6 @@ from einthoven import schema
 from einthoven.config import Recipe
 from einthoven.pairing.pairs import pair
 from einthoven.study import write_table
-
-BYTES_PER_GB = 1e9
 
 DRAWN = """
 SELECT {columns} FROM (
@@ -88,8 +85,13 @@ def measure(what: str, study: Path) -> None:
         connection.sql("SET enable_progress_bar = false")
         connection.sql(BY_HAND.format(study=study))
     seconds = time.perf_counter() - began
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / BYTES_PER_GB
-    print(json.dumps({"seconds": round(seconds, 2), "peak_gb": round(peak, 2)}))
+    print(json.dumps({"seconds": round(seconds, 2), "peak_gb": round(peak_memory() / 1e9, 2)}))
+
+
+def peak_memory() -> int:
+    """Bytes of this process alone: `ru_maxrss` would begin with those of the process it was started from."""
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024
 
 
 def timed(what: str, study: Path) -> dict[str, float]:
