@@ -133,14 +133,22 @@ class TextEncoder:
 
 @dataclass(frozen=True, kw_only=True)
 class Space:
-    """The space in which ECG and text meet."""
+    """Which modalities a model has, and the spaces in which they meet (spaces.py)."""
 
-    dim: int = 256
+    modalities: tuple[str, ...] = ("ecg", "text")  # "ecg" and one or both of "codes" and "text"
+    arrangement: str = "fac"  # of three modalities: "fac" (fine and coarse), "disjoint" or "shared"
+    dim: int = 256  # of the fine space, and of the only one
+    coarse_dim: int = 256
     hidden: int = 512
-    temperature: float = 0.07  # initial; learned
+    temperature: float = 0.07  # initial; learned, one for each space
 
     def __post_init__(self) -> None:
-        _require(min(self.dim, self.hidden) > 0, "space: dim and hidden above 0")
+        _require(
+            set(self.modalities) in ({"ecg", "codes"}, {"ecg", "text"}, {"ecg", "codes", "text"}),
+            'space: modalities "ecg" and one or both of "codes" and "text"',
+        )
+        _require(self.arrangement in ("fac", "disjoint", "shared"), "space: arrangement fac, disjoint or shared")
+        _require(min(self.dim, self.coarse_dim, self.hidden) > 0, "space: dim, coarse_dim and hidden above 0")
         _require(self.temperature > 0, "space: temperature above 0")
 
 
