@@ -29,6 +29,8 @@ def test_shipped_recipes_load(path: Path) -> None:
         ("[ecg]\nkernel = 4", "kernel odd"),
         ("[text]\nfrozen = true", "pretrained"),
         ("[evaluation]\nlabel_fractions = [0.0]", "label_fractions"),
+        ("[vocabulary]\nfloor = 0", "floor above 0"),
+        ('[vocabulary]\nicd9_table = "map.csv"', "icd9_as_icd10 where icd9_table"),
         ("not toml", "not a readable TOML"),
         ('extends = "nowhere.toml"', "no such recipe"),
         ('extends = "recipe.toml"', "circle"),
