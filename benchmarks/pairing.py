@@ -22,7 +22,6 @@ import pyarrow.parquet as pq
 from einthoven import schema
 from einthoven.config import Recipe
 from einthoven.pairing.pairs import pair
-from einthoven.study import write_table
 
 DRAWN = """
 SELECT {columns} FROM (
@@ -34,6 +33,15 @@ SELECT {columns} FROM (
 """
 PREFIXES = "['DIAGNOSIS//ICD//10//C', 'MEDICATION//START//C', 'PROCEDURE//ICD//10//C']"
 CODED = f"subject_id, time, {PREFIXES}[1 + k % 3] || k AS code"
+SENTENCE = "normal sinus rhythm with occasional premature ventricular complexes and left axis deviation "
+NOTED = f"""lpad(i::VARCHAR, 9, '0') AS note_id, subject_id, time, 'clinical' AS kind,
+            repeat('{SENTENCE}', 10) || i AS text"""
+MENTIONED = """
+SELECT note_id, subject_id, j::INT AS start, (j + 1)::INT AS end, 'term ' || hash(note_id || j) % 5000 AS term,
+       'disease' AS label, j = 7 AS negated, j = 8 AS uncertain, false AS historical, false AS family,
+       false AS hypothetical
+FROM read_parquet('{study}/notes.parquet'), range(10) r(j) ORDER BY subject_id, note_id, j
+"""
 RECORDED = "lpad(i::VARCHAR, 8, '0') AS recording_id, subject_id, time, 'train' AS split, i AS row"
 
 BY_HAND = """
@@ -56,22 +64,26 @@ COPY (
 """
 
 
-def draw(study: Path, events: int, recordings: int) -> None:
-    """A study without notes: what is measured is the join of recordings and codes."""
+def draw(study: Path, events: int, recordings: int, notes: int = 0) -> None:
+    """A study; each of the `notes`, of a kilobyte, has ten mentions."""
     study.mkdir()
     subjects = round(recordings / 3.75)
     for table, rows, seed, columns in (
         (schema.RECORDINGS, recordings, 1, RECORDED),
         (schema.EVENTS, events, 2, CODED),
+        (schema.NOTES, notes, 3, NOTED),
     ):
-        query = DRAWN.format(columns=columns, seed=seed, rows=rows, subjects=subjects)
-        with pq.ParquetWriter(table.at(study), table.columns) as writer:
-            for batch in duckdb.sql(query).to_arrow_reader(1 << 17):
-                drawn = {name: batch[name] for name in batch.schema.names}
-                absent = {f.name: pa.nulls(len(batch), f.type) for f in table.columns if f.name not in drawn}
-                writer.write_table(pa.table({**drawn, **absent}).select(table.columns.names).cast(table.columns))
-    for table in (schema.NOTES, schema.ENTITIES):
-        write_table(table, study, table.columns.empty_table())
+        write(table, study, DRAWN.format(columns=columns, seed=seed, rows=rows, subjects=subjects))
+    write(schema.ENTITIES, study, MENTIONED.format(study=study))
+
+
+def write(table: schema.Table, study: Path, query: str) -> None:
+    """The rows of a query, and null in the columns that it does not give."""
+    with pq.ParquetWriter(table.at(study), table.columns) as writer:
+        for batch in duckdb.sql(query).to_arrow_reader(1 << 17):
+            drawn = {name: batch[name] for name in batch.schema.names}
+            absent = {f.name: pa.nulls(len(batch), f.type) for f in table.columns if f.name not in drawn}
+            writer.write_table(pa.table({**drawn, **absent}).select(table.columns.names).cast(table.columns))
 
 
 def measure(what: str, study: Path) -> None:
@@ -130,12 +142,17 @@ def main() -> None:
         draw(large, 40_000_000, 2_000_000)
         halves, wholes = timed("pair", half), timed("pair", large)
         print(f"20 M x 1 M: {halves}\n40 M x 2 M: {wholes}, {wholes['seconds'] / halves['seconds']:.2f} times as long")
+        noted = Path(scratch) / "noted"
+        draw(noted, 2_000_000, 200_000, notes=1_000_000)
+        with_notes = timed("pair", noted)
+        print(f"2 M events, 1 M notes, 10 M mentions x 200 k: {with_notes}")
         found = {
             "machine": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()},
             "versions": {"duckdb": duckdb.__version__, "pyarrow": pa.__version__},
             "small": {"runs": runs, "ratio": round(median(ratios), 3), "same": same(small)},
             "20Mx1M": halves,
             "40Mx2M": wholes,
+            "1M notes x200k": with_notes,
         }
     if arguments.out:
         arguments.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")

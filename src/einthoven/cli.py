@@ -88,15 +88,15 @@ def say(stage: str, outcome: Outcome) -> None:
     if not outcome.fresh:
         console.print(f"{stage}: unchanged, nothing to do")
         return
-    brief = {k: v for k, v in outcome.counts.items() if not isinstance(v, list)}
-    parts = []
-    for key, value in brief.items():
-        if isinstance(value, dict):
-            value = ", ".join(f"{k} {v}" for k, v in value.items()) or "none"
-            parts.append(f"{key} ({value})")
-        else:
-            parts.append(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}")
-    console.print(f"{stage}: " + "; ".join(parts))
+    said = {key: brief(value) for key, value in outcome.counts.items() if not isinstance(value, list)}
+    console.print(f"{stage}: " + "; ".join(f"{key} {value}" for key, value in said.items()))
+
+
+def brief(value: Any) -> str:
+    """A count, or counts by name in brackets."""
+    if isinstance(value, dict):
+        return "(" + (", ".join(f"{key} {brief(item)}" for key, item in value.items()) or "none") + ")"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def recipe_of(path: Path | None, settings: list[str] | None = None) -> Recipe:

@@ -107,27 +107,34 @@ NOTES = Table(
 )
 """Texts about a patient, sorted by subject and time. `note_id` is unique in the study."""
 
+_MENTION: Final = [
+    pa.field("start", pa.int32(), nullable=False),  # characters of the note's text, [start, end)
+    pa.field("end", pa.int32(), nullable=False),
+    pa.field("term", pa.string(), nullable=False),  # the lexicon's preferred term, never the note's own words
+    pa.field("label", pa.string(), nullable=False),  # one of ENTITY_LABELS
+    pa.field("code", pa.string()),  # of the lexicon, e.g. "ICD//10//I48"; null: none
+    pa.field("negated", pa.bool_(), nullable=False),  # "no evidence of AF"
+    pa.field("uncertain", pa.bool_(), nullable=False),  # "possible AF"
+    pa.field("historical", pa.bool_(), nullable=False),  # "history of AF"
+    pa.field("family", pa.bool_(), nullable=False),  # "father had AF"
+    pa.field("hypothetical", pa.bool_(), nullable=False),  # "return if palpitations occur"
+]
+
 ENTITIES = Table(
     "entities.parquet",
     pa.schema(
         [
             pa.field("note_id", pa.string(), nullable=False),
-            pa.field("start", pa.int32(), nullable=False),  # characters of the note's text, [start, end)
-            pa.field("end", pa.int32(), nullable=False),
-            pa.field("term", pa.string(), nullable=False),  # the lexicon's preferred term, never the note's own words
-            pa.field("label", pa.string(), nullable=False),  # one of ENTITY_LABELS
-            pa.field("code", pa.string()),  # of the lexicon, e.g. "ICD//10//I48"; null: none
-            pa.field("negated", pa.bool_(), nullable=False),  # "no evidence of AF"
-            pa.field("uncertain", pa.bool_(), nullable=False),  # "possible AF"
-            pa.field("historical", pa.bool_(), nullable=False),  # "history of AF"
-            pa.field("family", pa.bool_(), nullable=False),  # "father had AF"
-            pa.field("hypothetical", pa.bool_(), nullable=False),  # "return if palpitations occur"
+            pa.field("subject_id", pa.int64(), nullable=False),
+            *_MENTION,
         ]
     ),
 )
-"""Mentions of clinical terms, by note and then by place; made once per note, whatever the pairs ask for."""
+"""Mentions of clinical terms, in the order of the notes, then by place; made once per note, whatever the pairs need."""
 
-SUPPLIED_ENTITIES = Table("entities_supplied.parquet", ENTITIES.columns)
+SUPPLIED_ENTITIES = Table(
+    "entities_supplied.parquet", pa.schema([pa.field("note_id", pa.string(), nullable=False), *_MENTION])
+)
 """Mentions that the source itself brought (OMOP's NOTE_NLP); absent where it brought none."""
 
 EXCLUDED = Table(

@@ -95,7 +95,7 @@ def write_good_study(study: Path, subjects: int = 40) -> None:
     )
     spans = [(0, 2), (1, 3)]
     entities = [
-        {"note_id": note["note_id"], "start": start, "end": end, **mention}
+        {"note_id": note["note_id"], "subject_id": note["subject_id"], "start": start, "end": end, **mention}
         for note in rows_of(schema.NOTES, study)[::2]
         for start, end in spans
     ]

@@ -54,7 +54,7 @@ def test_notes_may_have_their_undated_first_or_last(keys, batch, first) -> None:
 def test_mentions_are_in_runs_of_their_note(keys, batch) -> None:
     said = dict.fromkeys(("negated", "uncertain", "historical", "family", "hypothetical"), False)
     rows = [{"note_id": n, "start": s, "end": s + 1, "term": "t", "label": "finding", **said} for n, s in keys]
-    found = scanned(schema.ENTITIES, rows, batch)
+    found = scanned(schema.SUPPLIED_ENTITIES, rows, batch)
     steps = list(pairwise(keys))
     assert found.runs == bool(keys) + sum(above[0] != below[0] for above, below in steps)
     assert found.disorder.count == sum(above[0] == below[0] and below[1] < above[1] for above, below in steps)

@@ -160,7 +160,9 @@ def test_rendered_is_the_plain_loop(uncertain: bool, historical: bool, labels: t
         for label in schema.ENTITY_LABELS
     ]
     config = Entities(uncertain=uncertain, historical=historical, labels=labels)
-    found = rendered(ibis.memtable(table(rows)), config).to_pyarrow().to_pylist()
-    expected = [{"note_id": row["note_id"], "start": 0, "words": words_of(row, config)} for row in rows]
+    found = rendered(ibis.memtable(table([{**row, "subject_id": 1} for row in rows])), config).to_pyarrow().to_pylist()
+    expected = [
+        {"subject_id": 1, "note_id": row["note_id"], "start": 0, "words": words_of(row, config)} for row in rows
+    ]
     expected = [one for one in expected if one["words"] is not None]
     assert sorted(found, key=lambda one: one["note_id"]) == sorted(expected, key=lambda one: str(one["note_id"]))

@@ -64,7 +64,12 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for i in range(300)
     ]
     mentions = [
-        {"note_id": f"n{i}", "start": start, "term": ("Vorhofflimmern", "øvrig", "angina")[int(dice.integers(3))]}
+        {
+            "note_id": f"n{i}",
+            "subject_id": notes[i]["subject_id"],
+            "start": start,
+            "term": ("Vorhofflimmern", "øvrig", "angina")[int(dice.integers(3))],
+        }
         | {**MENTION, "label": "disease", "end": 99, "negated": dice.random() < 0.2, "uncertain": dice.random() < 0.2}
         for i in range(0, 300, 2)
         for start in (0, 7)

@@ -42,7 +42,11 @@ def paired(
     write_table(schema.RECORDINGS, study, rows(schema.RECORDINGS, full))
     write_table(schema.EVENTS, study, rows(schema.EVENTS, events))
     write_table(schema.NOTES, study, rows(schema.NOTES, [{"kind": "ecg", **note} for note in notes]))
-    said = [{**MENTION, "label": "disease", "end": 99, **mention} for mention in mentions or []]
+    whose = {note["note_id"]: note["subject_id"] for note in notes}
+    said = [
+        {**MENTION, "label": "disease", "end": 99, "subject_id": whose[mention["note_id"]], **mention}
+        for mention in mentions or []
+    ]
     write_table(schema.ENTITIES, study, rows(schema.ENTITIES, said))
     pair(config or Pairing(), entities or Entities(), TextEncoder(vocabulary=80), study, **options)
     return read_table(schema.PAIRS, study).to_pylist()

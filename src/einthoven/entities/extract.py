@@ -35,7 +35,7 @@ ALONE: Final = 2 * BLOCK
 """Texts up to which other processes are not worth their start."""
 MAX_PROCESSES: Final = 32
 
-_MENTION: Final = [field for field in schema.ENTITIES.columns if field.name != "note_id"]
+_MENTION: Final = [field for field in schema.ENTITIES.columns if field.name not in ("note_id", "subject_id")]
 _BLOCK: Final = pa.schema([pa.field("text", pa.binary()), *(field.with_nullable(True) for field in _MENTION)])
 """`text` is the SHA-256 of one. A text without mentions has one row of nulls."""
 
@@ -109,7 +109,7 @@ def _tables(engine: Any, study: Path, cache: Path, supplied: Path | None) -> Non
     given = engine.read_parquet(str(supplied)) if supplied else engine.from_arrow(empty)
     given.create_view("given")
     engine.execute(
-        "CREATE TABLE note AS SELECT file_row_number AS row, note_id, unhex(sha256(text)) AS text, "
+        "CREATE TABLE note AS SELECT file_row_number AS row, note_id, subject_id, unhex(sha256(text)) AS text, "
         "note_id IN (SELECT note_id FROM given) AS given FROM source"
     )
     known = _known(engine, cache)
@@ -205,9 +205,9 @@ def _write(engine: Any, study: Path, cache: Path) -> dict[str, int]:
     """Join notes with the mentions of their texts, by note and place, and write them; the counts of mentions."""
     query = (
         "SELECT * EXCLUDE (row) FROM ("
-        f"SELECT row, note_id, k.* EXCLUDE (text) FROM note JOIN ({_known(engine, cache)}) k USING (text) "
+        f"SELECT row, note_id, subject_id, k.* EXCLUDE (text) FROM note JOIN ({_known(engine, cache)}) k USING (text) "
         "WHERE NOT given AND k.start IS NOT NULL "
-        "UNION ALL BY NAME SELECT row, g.* FROM given g JOIN note USING (note_id)"
+        "UNION ALL BY NAME SELECT row, subject_id, g.* FROM given g JOIN note USING (note_id)"
         ') ORDER BY row, start, "end", term'
     )
     names = schema.ENTITIES.columns.names
@@ -223,7 +223,7 @@ def _write(engine: Any, study: Path, cache: Path) -> dict[str, int]:
 
 
 def rendered(entities: Any, config: Entities) -> Any:
-    """Ibis: columns note_id, start, words: how each mention of ENTITIES enters the entity concatenation.
+    """Ibis: columns subject_id, note_id, start, words: how each mention of ENTITIES enters the entity concatenation.
 
     The preferred term; "possible …" if it is uncertain, "history of …" if it is historical, both in this order. What is
     denied, said of the family or imagined has no row, nor has a label that is not in `config.labels`, nor what is
@@ -235,4 +235,4 @@ def rendered(entities: Any, config: Entities) -> Any:
     kept = entities.filter(said)
     possible = ibis.ifelse(kept.uncertain, "possible ", "")
     past = ibis.ifelse(kept.historical, "history of ", "")
-    return kept.select("note_id", "start", words=possible + past + kept.term)
+    return kept.select("subject_id", "note_id", "start", words=possible + past + kept.term)

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -50,7 +50,7 @@ class Chart:
     recordings: Any  # ibis.Table, as are the others
     events: Any  # subject_id, time, code
     notes: Any
-    words: Any  # note_id, start, words
+    words: Any  # subject_id, note_id, start, words
     kinds: Kinds
     config: Pairing
 
@@ -120,23 +120,18 @@ def parts(recordings: pa.Table, at_once: int) -> Iterator[pa.Table]:
         start = stop
 
 
-def pair_part(part: pa.Table, chart: Chart, engine: Engine) -> pa.Table:
+def pair_part(part: pa.Table, study: Chart, engine: Engine) -> pa.Table:
     """PAIRS rows of recordings that are all those of their subjects."""
     first, last = part["subject_id"][0].as_py(), part["subject_id"][-1].as_py()
-    inside = [
-        table.filter(table.subject_id.between(first, last)) for table in (chart.recordings, chart.events, chart.notes)
-    ]
-    recordings, events, notes = inside
-    codes = _codes(part, recordings, events, chart, engine)
-    texts = _texts(part, recordings, notes, chart, engine)
-    return (
-        pa.table({**{name: part[name] for name in part.column_names}, **codes, **texts})
-        .select(schema.PAIRS.columns.names)
-        .cast(schema.PAIRS.columns)
-    )
+    # All tables are in the order of subjects, so Parquet statistics leave little to be read.
+    inside = {name: getattr(study, name) for name in ("recordings", "events", "notes", "words")}
+    chart = replace(study, **{name: rows.filter(rows.subject_id.between(first, last)) for name, rows in inside.items()})
+    columns = {name: part[name] for name in part.column_names}
+    rows = pa.table({**columns, **_codes(part, chart, engine), **_texts(part, chart, engine)})
+    return rows.select(schema.PAIRS.columns.names).cast(schema.PAIRS.columns)
 
 
-def _codes(part: pa.Table, recordings: Any, events: Any, chart: Chart, engine: Engine) -> dict[str, pa.Array]:
+def _codes(part: pa.Table, chart: Chart, engine: Engine) -> dict[str, pa.Array]:
     config, kinds = chart.config, chart.kinds
     ranks = engine.table(
         pa.table(
@@ -148,15 +143,15 @@ def _codes(part: pa.Table, recordings: Any, events: Any, chart: Chart, engine: E
             }
         )
     )
-    ranked = events.select("subject_id", "time", "code").inner_join(ranks, "code")
+    ranked = chart.events.select("subject_id", "time", "code").inner_join(ranks, "code")
     dated = ranked.filter(ranked.time.notnull() & ranked.sequence)
     window = TimeWindow(config.codes_before, config.codes_after, 60 * config.skew_minutes)
-    found = engine.run(codes_in_window(recordings, dated, window, config.collapse_days))
+    found = engine.run(codes_in_window(chart.recordings, dated, window, config.collapse_days))
     counts, keys = _aligned(part, found)
     counts, keys = nearest(counts, keys, _epoch(part["time"]), config.max_codes)
     if config.static_codes:
         undated = ranked.filter(ranked.time.isnull() & ranked.static)
-        counts, keys = _joined(_aligned(part, engine.run(static_codes(recordings, undated))), (counts, keys))
+        counts, keys = _joined(_aligned(part, engine.run(static_codes(chart.recordings, undated))), (counts, keys))
     return _decoded(counts, keys, _epoch(part["time"]), kinds)
 
 
@@ -210,13 +205,13 @@ def _decoded(counts: Integers, keys: Integers, moments: Integers, kinds: Kinds) 
     }
 
 
-def _texts(part: pa.Table, recordings: Any, notes: Any, chart: Chart, engine: Engine) -> dict[str, pa.Array]:
-    config, skew = chart.config, 60 * chart.config.skew_minutes
+def _texts(part: pa.Table, chart: Chart, engine: Engine) -> dict[str, pa.Array]:
+    config, skew, notes = chart.config, 60 * chart.config.skew_minutes, chart.notes
     windows = (
         TimeWindow(config.notes_before, config.notes_after, skew),
         TimeWindow(config.entities_before, config.entities_after, skew),
     )
-    near, around = (notes_near(recordings, notes, window) for window in windows)
+    near, around = (notes_near(chart.recordings, notes, window) for window in windows)
     judged = notes.select("note_id", "text", relevant=relevant(notes, chart.words, config))
     reports = engine.run(report_concatenation(near, judged))
     terms = engine.run(entity_concatenation(around, chart.words))
