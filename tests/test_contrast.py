@@ -1,12 +1,15 @@
 import math
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
-from einthoven.contrast import info_nce, word_loss
+from einthoven.contrast import MAX_SCALE, equal, info_nce, inverse_temperature, sigmoid_loss, word_loss
 
 
 def unit(n: int, d: int, seed: int) -> Tensor:
@@ -14,30 +17,141 @@ def unit(n: int, d: int, seed: int) -> Tensor:
     return torch.nn.functional.normalize(x, dim=1)
 
 
-def naive(a: Tensor, b: Tensor, scale: float, positives: Tensor, ignored: Tensor) -> float:
-    """The definition, written out as loops."""
+def naive_info_nce(a: Tensor, b: Tensor, scale: float, pos: Tensor, ign: Tensor, present: Tensor) -> float:
+    """The definition, written out as loops over the rows that are present."""
+    rows = [i for i in range(len(a)) if present[i]]
+    if len(rows) < 2:
+        return 0.0
 
     def one_way(x: Tensor, y: Tensor, pos: Tensor, ign: Tensor) -> float:
         total = 0.0
-        for i in range(len(x)):
-            kept = [j for j in range(len(y)) if pos[i, j] or not ign[i, j]]
+        for i in rows:
+            kept = [j for j in rows if pos[i, j] or not ign[i, j]]
             denominator = sum(math.exp(scale * float(x[i] @ y[j])) for j in kept)
-            terms = [-math.log(math.exp(scale * float(x[i] @ y[j])) / denominator) for j in range(len(y)) if pos[i, j]]
+            terms = [-math.log(math.exp(scale * float(x[i] @ y[j])) / denominator) for j in rows if pos[i, j]]
             total += sum(terms) / len(terms)
-        return total / len(x)
+        return total / len(rows)
 
-    return (one_way(a, b, positives, ignored) + one_way(b, a, positives.T, ignored.T)) / 2
+    return (one_way(a, b, pos, ign) + one_way(b, a, pos.T, ign.T)) / 2
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_info_nce_equals_the_naive_loop(seed: int) -> None:
-    generator = torch.Generator().manual_seed(100 + seed)
-    a, b = unit(7, 5, seed), unit(7, 5, seed + 50)
-    positives = (torch.rand(7, 7, generator=generator) < 0.3) | torch.eye(7, dtype=torch.bool)
-    ignored = torch.rand(7, 7, generator=generator) < 0.3
-    expected = naive(a, b, 9.0, positives, ignored)
-    got = info_nce(a, b, torch.tensor(9.0), positives, ignored)
-    assert float(got) == pytest.approx(expected, rel=1e-5)
+def naive_sigmoid(a: Tensor, b: Tensor, scale: float, bias: float, pos: Tensor, ign: Tensor, present: Tensor) -> float:
+    rows = [i for i in range(len(a)) if present[i]]
+    total = 0.0
+    for i in rows:
+        for j in rows:
+            if pos[i, j] or not ign[i, j]:
+                z = 1.0 if pos[i, j] else -1.0
+                total += math.log(1 + math.exp(-z * (scale * float(a[i] @ b[j]) + bias)))
+    return total / len(rows) if len(rows) > 1 else 0.0
+
+
+@st.composite
+def masks(draw: st.DrawFn) -> tuple[Tensor, Tensor, Tensor]:
+    """Positives, ignored and present of up to 7 rows, any of them."""
+    n = draw(st.integers(1, 7))
+
+    def bits(count: int) -> Tensor:
+        return torch.tensor(draw(st.lists(st.booleans(), min_size=count, max_size=count)), dtype=torch.bool)
+
+    return bits(n * n).view(n, n) | torch.eye(n, dtype=torch.bool), bits(n * n).view(n, n), bits(n)
+
+
+@given(masks(), st.integers(0, 1000))
+@settings(max_examples=60, deadline=None)
+def test_losses_equal_the_naive_loops(case: tuple[Tensor, Tensor, Tensor], seed: int) -> None:
+    positives, ignored, present = case
+    a, b = unit(len(present), 5, seed), unit(len(present), 5, seed + 5000)
+    got = info_nce(a, b, torch.tensor(9.0), positives, ignored, present)
+    assert float(got) == pytest.approx(naive_info_nce(a, b, 9.0, positives, ignored, present), rel=1e-4, abs=1e-6)
+    got = sigmoid_loss(a, b, torch.tensor(9.0), torch.tensor(-2.0), positives, ignored, present)
+    assert float(got) == pytest.approx(naive_sigmoid(a, b, 9.0, -2.0, positives, ignored, present), rel=1e-4, abs=1e-6)
+
+
+Loss = Callable[..., Tensor]
+
+
+def sigmoid(a: Tensor, b: Tensor, scale: Tensor, *rest: Tensor | None) -> Tensor:
+    return sigmoid_loss(a, b, scale, torch.tensor(-2.0), *rest)
+
+
+@pytest.mark.parametrize("loss", [info_nce, sigmoid])
+@given(case=masks(), seed=st.integers(0, 1000))
+@settings(max_examples=40, deadline=None)
+def test_rows_not_present_are_as_if_left_out(loss: Loss, case: tuple[Tensor, Tensor, Tensor], seed: int) -> None:
+    positives, ignored, present = case
+    whole = [unit(len(present), 5, seed + k).float() for k in range(2)]
+    for x in whole:
+        x[~present] = torch.nan  # whatever the encoder made of nothing
+    x, y = (v.clone().requires_grad_() for v in whole)
+    got = loss(x, y, torch.tensor(9.0), positives, ignored, present)
+    got.backward()
+    u, v = (w[present].clone().requires_grad_() for w in whole)
+    square = present.nonzero()[:, 0]
+    expected = loss(u, v, torch.tensor(9.0), positives[square][:, square], ignored[square][:, square])
+    expected.backward()
+    assert torch.allclose(got, expected, atol=1e-6)
+    assert x.grad is not None and y.grad is not None and u.grad is not None and v.grad is not None
+    assert torch.allclose(x.grad[present], u.grad, atol=1e-5) and torch.allclose(y.grad[present], v.grad, atol=1e-5)
+    assert not x.grad[~present].any() and not y.grad[~present].any()
+
+
+@pytest.mark.parametrize("rows", [0, 1])
+@pytest.mark.parametrize("loss", [info_nce, sigmoid])
+def test_fewer_than_two_rows_give_zero_and_zero_gradients(loss: Loss, rows: int) -> None:
+    a, b = unit(3, 4, 1).float().requires_grad_(), unit(3, 4, 2).float().requires_grad_()
+    scale = torch.tensor(5.0, requires_grad=True)
+    got = loss(a, b, scale, torch.eye(3, dtype=torch.bool), None, torch.arange(3) < rows)
+    got.backward()
+    assert float(got.detach()) == 0.0
+    for x in (a, b, scale):  # there, for DDP, which waits for them
+        assert x.grad is not None and not x.grad.any()
+
+
+def test_closed_forms() -> None:
+    n, group, s, bias = 6, 2, 5.0, -3.0
+    # each group one direction, the groups orthogonal
+    x = torch.eye(n // group).repeat_interleave(group, dim=0)
+    positives = equal(torch.arange(n) // group)
+    scale = torch.tensor(s)
+    expected = math.log(group + (n - group) * math.exp(-s))
+    assert float(info_nce(x, x, scale, positives)) == pytest.approx(expected, rel=1e-5)
+    expected = group * math.log(1 + math.exp(-(s + bias))) + (n - group) * math.log(1 + math.exp(bias))
+    assert float(sigmoid_loss(x, x, scale, torch.tensor(bias), positives)) == pytest.approx(expected, rel=1e-5)
+    # what knows nothing
+    same, single = torch.ones(n, 1), torch.eye(n, dtype=torch.bool)
+    assert float(info_nce(same, same, scale, single)) == pytest.approx(math.log(n), rel=1e-5)
+    none = torch.tensor(0.0)
+    assert float(sigmoid_loss(same, same, none, none, single)) == pytest.approx(n * math.log(2), rel=1e-5)
+
+
+def test_equal_is_equality_of_groups() -> None:
+    groups = [3, 7, 3, -2, -2]
+    expected = [[x == y for y in groups] for x in groups]
+    assert equal(torch.tensor(groups)).tolist() == expected
+
+
+@pytest.mark.parametrize("loss", [info_nce, sigmoid])
+def test_bfloat16_is_computed_in_float32(loss: Loss) -> None:
+    a, b = unit(40, 16, 1).bfloat16(), unit(40, 16, 2).bfloat16()
+    positives = torch.eye(40, dtype=torch.bool)
+    expected = loss(a.float(), b.float(), torch.tensor(50.0), positives)
+    with torch.autocast("cpu", torch.bfloat16):
+        got = loss(a, b, torch.tensor(50.0), positives)
+    assert got.dtype == torch.float32 and torch.equal(got, expected)
+
+
+def test_the_scale_stops_at_its_bound_and_comes_back() -> None:
+    log_scale = torch.tensor(math.log(MAX_SCALE) + 0.5, requires_grad=True)
+    scale = inverse_temperature(log_scale)
+    assert float(scale.detach()) == MAX_SCALE
+    (-scale).backward()  # a loss that falls with a larger scale
+    assert log_scale.grad is not None and float(log_scale.grad) == 0.0
+    inverse_temperature(log_scale).backward()
+    assert float(log_scale.grad) > 0.0
+    below = torch.tensor(1.3, requires_grad=True)
+    inverse_temperature(below).backward()
+    assert below.grad is not None and float(below.grad) == pytest.approx(math.exp(1.3))
 
 
 def test_single_positives_are_symmetric_cross_entropy() -> None:
@@ -69,31 +183,48 @@ def test_word_loss_equals_the_naive_loop() -> None:
         denominator = sum(math.exp(float(v)) for v in row)
         total += sum(-math.log(math.exp(float(row[w])) / denominator) for w in words) / max(len(words), 1)
     assert float(word_loss(logits, tokens, content)) == pytest.approx(total / 3, rel=1e-5)
+    third = torch.full((3,), 1 / 3)
+    parts = [word_loss(logits[part], tokens[part], content, third[part]) for part in (slice(2), slice(2, 3))]
+    assert float(sum(parts)) == pytest.approx(total / 3, rel=1e-5)
+    alone = word_loss(logits, tokens, content, torch.tensor([0.0, 1.0, 0.0]))
+    assert torch.allclose(alone, word_loss(logits[1:2], tokens[1:2], content))
 
 
 GLOO = """
 import sys, torch, torch.distributed as dist
-from einthoven.contrast import gather, info_nce
+from einthoven.contrast import equal, gather, info_nce, sigmoid_loss
 rank, world, store = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 dist.init_process_group("gloo", init_method="file://" + store, rank=rank, world_size=world)
 torch.manual_seed(0)
 n, x, y = 4, torch.randn(4 * world, 6), torch.randn(4 * world, 6)
-subject = torch.arange(4 * world) // 3
+subject, text = torch.arange(4 * world) // 3, torch.arange(4 * world) % 5
+everyone = torch.ones(4 * world, dtype=torch.bool)
+some = torch.rand(4 * world) < 0.6
+one_rank = torch.arange(4 * world) < 4
 w = torch.nn.Linear(6, 5)
+scale, bias = torch.tensor(4.0, requires_grad=True), torch.tensor(-1.0, requires_grad=True)
+learned = [*w.parameters(), scale, bias]
 
-def loss_of(x, y, g, subject):
-    a, b = (torch.nn.functional.normalize(w(v), dim=1) for v in (x, y))
-    a, b, subject = g(a), g(b), g(subject)
-    same = subject[:, None] == subject[None]
-    return info_nce(a, b, torch.tensor(4.0), torch.eye(len(a), dtype=torch.bool), same)
+def loss_of(kind, present, g, part):
+    a, b = (torch.nn.functional.normalize(w(v[part]), dim=1) for v in (x, y))
+    a, b, t, s, p = (g(v) for v in (a, b, text[part], subject[part], present[part]))
+    if kind == "info_nce":
+        return info_nce(a, b, scale, equal(t), equal(s), p) + 0 * bias
+    return sigmoid_loss(a, b, scale, bias, equal(t), equal(s), p)
 
 part = slice(rank * n, rank * n + n)
-loss = loss_of(x[part], y[part], gather, subject[part]); loss.backward()
-for p in w.parameters():  # what DDP does: the mean over ranks
-    dist.all_reduce(p.grad); p.grad /= world
-mine = w.weight.grad.clone(); w.zero_grad()
-loss_of(x, y, lambda v: v, subject).backward()
-assert torch.allclose(mine, w.weight.grad, atol=1e-5), (mine - w.weight.grad).abs().max()
+for kind in ("info_nce", "sigmoid"):
+    for present in (everyone, some, one_rank):
+        mine = torch.autograd.grad(loss_of(kind, present, gather, part), learned)
+        whole = torch.autograd.grad(loss_of(kind, present, lambda v: v, slice(None)), learned)
+        for got, expected in zip(mine, whole):  # what DDP does: the mean over ranks
+            dist.all_reduce(got)
+            assert torch.allclose(got / world, expected, atol=1e-5), (kind, got / world - expected)
+        assert any(v.abs().max() > 1e-3 for v in whole)
+
+v = torch.ones(2, requires_grad=True)  # a gradient that autograd shares between two gathers
+(1.0 * (gather(v) + gather(v))).sum().backward()
+assert v.grad.tolist() == [2.0 * world] * 2
 dist.barrier()
 dist.destroy_process_group()
 """

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from einthoven import schema
 from einthoven.config import EcgEncoder, Space, TextEncoder, from_dict, to_dict
+from einthoven.contrast import inverse_temperature
 from einthoven.encoders.ecg import ResNet1d
 from einthoven.encoders.text import TextTransformer, load_pretrained, small_bert, train_tokenizer
 from einthoven.errors import EinthovenError
@@ -84,8 +85,8 @@ class Model(nn.Module):
         return self.log_scale.device
 
     def scale(self) -> Tensor:
-        """Inverse temperature, at most 100 (Radford 2021, section 2.5)."""
-        return self.log_scale.exp().clamp(max=100.0)
+        """Inverse temperature, bounded."""
+        return inverse_temperature(self.log_scale)
 
     def forward(self, strip: Tensor, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Unit vectors of both modalities, each [b, d], the words' logits [b, v] and the inverse temperature.
