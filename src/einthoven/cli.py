@@ -236,10 +236,11 @@ def align(
     study: StudyPath,
     out: Annotated[Path, typer.Option("--out", help="the model directory to write")],
     recipe: RecipePath = None,
+    settings: Settings = None,
 ) -> None:
     """Train ECG and text encoders to meet. A killed run goes on where it stopped."""
     with shown("align") as progress:
-        outcome = pipeline.align(recipe_of(recipe), study, out, progress)
+        outcome = pipeline.align(recipe_of(recipe, settings), study, out, progress)
     say("align", outcome)
 
 
@@ -282,11 +283,13 @@ def evaluate(
     out: Annotated[Path, typer.Option("--out", help="directory for metrics.json and report.html")],
     split: Annotated[str, typer.Option(help="train, validation or test")] = "test",
     recipe: RecipePath = None,
+    settings: Settings = None,
 ) -> None:
     """Measure a model on one split: retrieval, zero-shot classes, linear probes, an untrained control."""
     command = ["einthoven", "evaluate", str(model), str(study), "--split", split, "--out", str(out)]
     command += ["--recipe", str(recipe)] if recipe is not None else []
-    run_evaluation(model, study, split, out, recipe_of(recipe), shlex.join(command))
+    command += [part for setting in settings or () for part in ("--set", setting)]
+    run_evaluation(model, study, split, out, recipe_of(recipe, settings), shlex.join(command))
 
 
 def run_evaluation(model: Path, study: Path, split: str, out: Path, recipe: Recipe, command: str) -> None:
@@ -319,9 +322,10 @@ def run(
     study: Annotated[Path, typer.Option("--study", help="the study directory to write")],
     source: Annotated[str | None, typer.Option("--source", help="the published files")] = None,
     split: Annotated[str, typer.Option(help="the split to evaluate")] = "validation",
+    settings: Settings = None,
 ) -> None:
     """All stages of a recipe: ingest, pair, align, embed, evaluate, into STUDY/model and STUDY/report."""
-    options = load_recipe(recipe)
+    options = recipe_of(recipe, settings)
     run_all(options, source, study, split, command_line(sys.argv[1:]))
 
 
