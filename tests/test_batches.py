@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from einthoven.batches import Pairs, augment, deal, drop_words, epoch_batches
+from einthoven.batches import Pairs, deal, drop_words, epoch_batches
 from einthoven.config import Augmentation
 
 PLAIN = Augmentation(scale=0, noise_mv=0, wander_mv=0, lead_dropout=0, word_dropout=0)
@@ -32,23 +32,6 @@ def test_epochs_differ_and_repeat() -> None:
     first, again, second = (deal(subjects, 10, seed=1, epoch=e) for e in (0, 0, 1))
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
     assert not all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
-
-
-def test_without_augmentation_a_strip_is_a_window_of_the_recording() -> None:
-    signal = np.random.default_rng(0).standard_normal((3, 12, 100)).astype(np.float32)
-    strips = augment(signal, 40, 100, PLAIN, np.random.default_rng(1))
-    for recording, strip in zip(signal, strips, strict=True):
-        windows = np.lib.stride_tricks.sliding_window_view(recording, 40, axis=1)
-        assert any(np.array_equal(windows[:, s], strip) for s in range(61))
-
-
-def test_augmentation_leaves_missing_leads_missing_and_never_takes_all() -> None:
-    signal = np.ones((64, 12, 100), np.float32)
-    signal[:, 5] = 0
-    options = Augmentation(lead_dropout=1.0)
-    strips = augment(signal, 50, 100, options, np.random.default_rng(0))
-    assert not strips[:, 5].any()
-    assert strips.any(axis=(1, 2)).all()
 
 
 def pairs(n: int = 20) -> Pairs:

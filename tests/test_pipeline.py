@@ -66,7 +66,7 @@ def test_run_leaves_everything_it_promises(study: Path, capsys) -> None:
     }  # fmt: skip
     assert not (study / "model.training").exists()
     metrics = json.loads((study / "report" / "metrics.json").read_text())
-    assert metrics["data_kind"] == "simulated"
+    assert metrics["data_kind"] == "simulated" and "leads" not in metrics
     for series in ("model", "random_init"):
         assert {"retrieval", "zeroshot", "probe"} <= set(metrics[series])
         assert set(metrics[series]["probe"]["fractions"]) == {"0.01", "0.1", "1"}
@@ -122,6 +122,11 @@ def test_two_processes_train_one_model(study: Path, recipe: Path, tmp_path: Path
     # other dropout, and normalisation over half a batch: the loss is near, not equal
     assert shared[0]["loss"] == pytest.approx(alone[0]["loss"], rel=0.1)
     assert einthoven.load(tmp_path / "model").encode_text(["normal ecg"]).shape[0] == 1
+
+
+def test_run_takes_settings(recipe: Path, tmp_path: Path) -> None:
+    with pytest.raises(EinthovenError, match="unknown key 'depth'"):
+        run("run", str(recipe), "--study", str(tmp_path / "study"), "--set", "ecg.depth=50")
 
 
 def test_search_finds_and_explains(study: Path, capsys) -> None:
@@ -237,6 +242,8 @@ def test_a_copied_study_has_nothing_to_do(study: Path, recipe: Path, tmp_path: P
         (["search", "nowhere", "nowhere", "--text", "x"], "not a complete study"),
         (["evaluate", "nowhere", "nowhere", "--split", "dev", "--out", "r"], "--split dev"),
         (["run", "nowhere.toml", "--study", "s"], "no such recipe"),
+        (["align", "nowhere", "--out", "m", "--set", "ecg.depth=50"], "unknown key 'depth'"),
+        (["evaluate", "nowhere", "nowhere", "--out", "r", "--set", "evaluation.lead_subsets=3"], "expected bool"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_status_2(tmp_path: Path, monkeypatch, capsys, arguments, message) -> None:

@@ -10,9 +10,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from einthoven.augment import augment
 from einthoven.config import Augmentation
 from einthoven.errors import EinthovenError
-from einthoven.waveforms.strips import Floats, millivolts
+from einthoven.waveforms.strips import millivolts
 
 Ints = npt.NDArray[np.int64]
 
@@ -65,29 +66,6 @@ def deal(subjects: Ints, batch: int, seed: int, epoch: int) -> list[Ints]:
     order = np.lexsort((generator.permutation(len(subjects)), place))
     hands = batches_per_epoch(len(subjects), batch)
     return [order[hand::hands] for hand in generator.permutation(hands)]
-
-
-def augment(signal: Floats, length: int, rate: int, options: Augmentation, generator: np.random.Generator) -> Floats:
-    """Recordings [b, 12, samples] in mV -> one randomly cropped, distorted strip each, [b, 12, length]."""
-    n, leads, samples = signal.shape
-    start = generator.integers(0, max(samples - length, 0) + 1, n)
-    if samples < length:
-        signal = np.pad(signal, ((0, 0), (0, 0), (0, length - samples)))
-    strip = np.stack([signal[i, :, s : s + length] for i, s in enumerate(start)])
-    present = np.abs(strip).max(axis=-1, keepdims=True) > 0
-    gain = generator.uniform(1 - options.scale, 1 + options.scale, (n, 1, 1)).astype(np.float32)
-    strip *= gain
-    if options.noise_mv:
-        level = generator.uniform(0, options.noise_mv, (n, leads, 1)).astype(np.float32)
-        strip += level * generator.standard_normal(strip.shape, np.float32)
-    if options.wander_mv:
-        hertz = generator.uniform(0.05, 0.5, (n, 1, 1)).astype(np.float32)
-        phase = generator.uniform(0, 2 * np.pi, (n, leads, 1)).astype(np.float32)
-        level = generator.uniform(0, options.wander_mv, (n, leads, 1)).astype(np.float32)
-        strip += level * np.sin(2 * np.pi * hertz * np.arange(length, dtype=np.float32) / rate + phase)
-    kept = generator.random((n, leads, 1)) >= options.lead_dropout
-    kept[:, :2] |= ~kept.any(axis=1, keepdims=True)  # a strip without any lead would teach nothing
-    return strip * (present & kept)
 
 
 def drop_words(tokens: Tensor, pairs: Pairs, share: float, generator: np.random.Generator) -> Tensor:

@@ -132,7 +132,8 @@ class EcgEncoder:
     sampling_rate: int = 100  # Hz the model sees
     strip_seconds: float = 5.0  # article: 5-second 12-lead segments
     width: int = 64
-    blocks: tuple[int, ...] = (2, 2, 2, 2)  # ResNet-18
+    blocks: tuple[int, ...] = (2, 2, 2, 2)  # ResNet-18; ResNet-34 and ResNet-50: (3, 4, 6, 3)
+    bottleneck: bool = False  # blocks of three convolutions, four times as wide at their ends: ResNet-50
     kernel: int = 5
     dropout: float = 0.1
 
@@ -189,13 +190,24 @@ class Space:
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """What a training strip may undergo besides the crop."""
+    """What a training strip undergoes (augment.py). A step whose setting is 0 or false is off."""
 
+    crop: bool = True  # a strip at a random place of the recording, another every time; else its middle
     scale: float = 0.2  # gain drawn from 1 ± scale
     noise_mv: float = 0.02  # standard deviation of white noise, up to
     wander_mv: float = 0.1  # amplitude of baseline wander, up to
+    mains_mv: float = 0.0  # amplitude of 50 or 60 Hz hum, up to; needs a sampling_rate above 100 Hz
+    time_mask: float = 0.0  # share of the strip that is blanked, up to
+    lead_subset: float = 0.0  # probability that only the limb leads, I and II, I, or II are left
     lead_dropout: float = 0.1  # probability that a lead is masked
     word_dropout: float = 0.1  # probability that a text token is masked
+
+    def __post_init__(self) -> None:
+        amounts = (self.noise_mv, self.wander_mv, self.mains_mv)
+        _require(min(amounts) >= 0, "augmentation: noise_mv, wander_mv and mains_mv zero or more")
+        _require(0 <= self.scale < 1 and 0 <= self.time_mask < 1, "augmentation: scale, time_mask from 0 to below 1")
+        shares = (self.lead_subset, self.lead_dropout, self.word_dropout)
+        _require(0 <= min(shares) <= max(shares) <= 1, "augmentation: lead_subset and the dropouts from 0 to 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,6 +246,7 @@ class Evaluation:
     resamples: int = 1000  # patient bootstrap
     label_fractions: tuple[float, ...] = (0.01, 0.1, 1.0)
     subsets: int = 5  # seeded label subsets per fraction below 1
+    lead_subsets: bool = False  # measure with 6, 2 and 1 leads too (evaluation/leads.py)
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -256,6 +269,10 @@ class Recipe:
     augmentation: Augmentation = field(default_factory=Augmentation)
     training: Training = field(default_factory=Training)
     evaluation: Evaluation = field(default_factory=Evaluation)
+
+    def __post_init__(self) -> None:
+        heard = self.augmentation.mains_mv == 0 or self.ecg.sampling_rate > 100
+        _require(heard, "augmentation: mains_mv 0 where ecg.sampling_rate is 100 Hz or less, which cannot carry 50 Hz")
 
 
 def load_recipe(path: Path | None, settings: Sequence[str] = ()) -> Recipe:

@@ -1,6 +1,6 @@
 """Embed every recording of a study that has a signal: model x waveforms -> embeddings."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from einthoven.model import STRIPS, Model
 from einthoven.schema import Table
 from einthoven.study import read_table, sha256, write_table
 from einthoven.waveforms.store import Store
-from einthoven.waveforms.strips import from_store
+from einthoven.waveforms.strips import from_store, lead_mask
 
 
 def table_of(model_directory: Path) -> Table:
@@ -32,14 +32,17 @@ def embed_rows(
     store: Store,
     rows: np.ndarray[Any, np.dtype[np.integer[Any]]],
     progress: Callable[[int, int], None],
+    leads: Sequence[str] = schema.LEADS,
     batch: int = 64,
 ) -> tuple[np.ndarray[Any, np.dtype[np.float32]], np.ndarray[Any, np.dtype[np.float32]]]:
-    """Unit vectors [n, d] and pooled features [n, c] of rows of the waveform store."""
+    """Unit vectors [n, d] and pooled features [n, c] of rows of the waveform store, from these leads only."""
+    absent = ~lead_mask(leads)
     rate, length = model.ecg_config.sampling_rate, model.strip_samples
     model.eval()
     vectors, features = [], []
     for start in range(0, len(rows), batch):
         strips = from_store(store.read(rows[start : start + batch]), store.sampling_rate, rate, length, STRIPS)
+        strips[:, :, absent] = 0
         vector, feature = model.encode_strips(torch.from_numpy(strips))
         vectors.append(vector.float().cpu().numpy())
         features.append(feature.float().cpu().numpy())

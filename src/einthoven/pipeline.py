@@ -238,7 +238,7 @@ def align(recipe: Recipe, study: Path, out: Path, progress: Progress = silent) -
         raise EinthovenError(f"--out {out} holds the study itself; name a directory for the model.")
     refuse_foreign(out, "config.json")
     config = {name: part for name, part in to_dict(recipe).items() if name not in ("source", "entities", "pairing")}
-    del config["evaluation"]["resamples"]  # the probes do not depend on it
+    del config["evaluation"]["resamples"], config["evaluation"]["lead_subsets"]  # the probes do not depend on them
     inputs = {"pairs": schema.PAIRS.at(study), "ingest": stage_manifest(study, "ingest")}
     workshop = out.with_name(out.name + ".training")
     signature = json.dumps([config, {name: fingerprint(path) for name, path in inputs.items()}], sort_keys=True)

@@ -11,25 +11,56 @@ from einthoven.config import EcgEncoder
 
 
 class Block(nn.Module):
-    """Two convolutions and a shortcut, [b, c_in, t] -> [b, c_out, t / stride]."""
+    """Two convolutions and a shortcut, [b, c_in, t] -> [b, width, t / stride]."""
 
-    def __init__(self, c_in: int, c_out: int, stride: int, kernel: int, dropout: float) -> None:
+    expansion = 1
+
+    def __init__(self, c_in: int, width: int, stride: int, kernel: int, dropout: float) -> None:
         super().__init__()
-        self.conv1 = nn.Conv1d(c_in, c_out, kernel, stride, kernel // 2, bias=False)
-        self.norm1 = nn.BatchNorm1d(c_out)
-        self.conv2 = nn.Conv1d(c_out, c_out, kernel, 1, kernel // 2, bias=False)
-        self.norm2 = nn.BatchNorm1d(c_out)
+        self.conv1 = nn.Conv1d(c_in, width, kernel, stride, kernel // 2, bias=False)
+        self.norm1 = nn.BatchNorm1d(width)
+        self.conv2 = nn.Conv1d(width, width, kernel, 1, kernel // 2, bias=False)
+        self.norm2 = nn.BatchNorm1d(width)
         self.dropout = nn.Dropout(dropout)
-        self.shortcut = nn.Sequential()
-        if stride != 1 or c_in != c_out:
-            # averaging before the 1x1 convolution loses no samples to the stride (He 2019, ResNet-D)
-            pool = nn.AvgPool1d(stride, ceil_mode=True) if stride != 1 else nn.Identity()
-            self.shortcut = nn.Sequential(pool, nn.Conv1d(c_in, c_out, 1, bias=False), nn.BatchNorm1d(c_out))
+        self.shortcut = _shortcut(c_in, width, stride)
         nn.init.zeros_(self.norm2.weight)  # each block starts as its shortcut (Goyal 2017)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.dropout(F.relu(self.norm1(self.conv1(x))))
         return F.relu(self.norm2(self.conv2(y)) + self.shortcut(x))
+
+
+class Bottleneck(nn.Module):
+    """One convolution along time between two of 1 sample, and a shortcut, [b, c_in, t] -> [b, 4 width, t / stride]."""
+
+    expansion = 4
+
+    def __init__(self, c_in: int, width: int, stride: int, kernel: int, dropout: float) -> None:
+        super().__init__()
+        c_out = self.expansion * width
+        self.conv1 = nn.Conv1d(c_in, width, 1, bias=False)
+        self.norm1 = nn.BatchNorm1d(width)
+        # the stride is here, not at conv1, which would skip every other sample unseen (Goyal 2017)
+        self.conv2 = nn.Conv1d(width, width, kernel, stride, kernel // 2, bias=False)
+        self.norm2 = nn.BatchNorm1d(width)
+        self.conv3 = nn.Conv1d(width, c_out, 1, bias=False)
+        self.norm3 = nn.BatchNorm1d(c_out)
+        self.dropout = nn.Dropout(dropout)
+        self.shortcut = _shortcut(c_in, c_out, stride)
+        nn.init.zeros_(self.norm3.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.norm1(self.conv1(x)))
+        y = self.dropout(F.relu(self.norm2(self.conv2(y))))
+        return F.relu(self.norm3(self.conv3(y)) + self.shortcut(x))
+
+
+def _shortcut(c_in: int, c_out: int, stride: int) -> nn.Sequential:
+    if stride == 1 and c_in == c_out:
+        return nn.Sequential()
+    # averaging before the 1x1 convolution loses no samples to the stride (He 2019, ResNet-D)
+    pool = nn.AvgPool1d(stride, ceil_mode=True) if stride != 1 else nn.Identity()
+    return nn.Sequential(pool, nn.Conv1d(c_in, c_out, 1, bias=False), nn.BatchNorm1d(c_out))
 
 
 class AttentionPooling(nn.Module):
@@ -48,7 +79,10 @@ class AttentionPooling(nn.Module):
 
 
 class ResNet1d(nn.Module):
-    """Strips in millivolts [b, 12, t] -> features [b, `dim`]. A lead that was not recorded is all zero."""
+    """Strips in millivolts [b, 12, t] -> features [b, `dim`]. A lead that was not recorded is all zero.
+
+    ResNet-18 by default; ResNet-34 has `blocks` (3, 4, 6, 3), ResNet-50 those and `bottleneck`.
+    """
 
     def __init__(self, config: EcgEncoder) -> None:
         super().__init__()
@@ -56,12 +90,13 @@ class ResNet1d(nn.Module):
         self.stem = nn.Sequential(
             nn.Conv1d(12, config.width, 15, 2, 7, bias=False), nn.BatchNorm1d(config.width), nn.ReLU()
         )
+        block = Bottleneck if config.bottleneck else Block
         layers: list[nn.Module] = []
         c_in = config.width
-        for c_out, depth in zip(widths, config.blocks, strict=True):
+        for width, depth in zip(widths, config.blocks, strict=True):
             for i in range(depth):
-                layers.append(Block(c_in, c_out, 2 if i == 0 else 1, config.kernel, config.dropout))
-                c_in = c_out
+                layers.append(block(c_in, width, 2 if i == 0 else 1, config.kernel, config.dropout))
+                c_in = block.expansion * width
         self.body = nn.Sequential(*layers)
         self.pool = AttentionPooling(c_in)
         self.dim = c_in

@@ -16,6 +16,7 @@ from einthoven.errors import EinthovenError
 from einthoven.evaluation import report
 from einthoven.evaluation.intervals import Floats, Integers
 from einthoven.evaluation.labels import super_classes
+from einthoven.evaluation.leads import measure_subsets
 from einthoven.evaluation.retrieval import all_ranks, retrieval
 from einthoven.evaluation.transfer import probe_metrics
 from einthoven.evaluation.zeroshot import PROMPTS, prompt_scores, zero_shot
@@ -83,9 +84,16 @@ def evaluate_model(
         "counts": counts(data, study),
     }
     figures: dict[str, Any] = {}
-    for series, encoder in (("model", model), ("random_init", control)):
-        metrics[series] = measure(encoder, encoded[series], data, options, directory, series)
+    encoders = {"model": model, "random_init": control}
+
+    def measured(series: str, vectors: Floats, features: Floats) -> dict[str, Any]:
+        return measure(encoders[series], Encoded(vectors, features), data, options, directory, series)
+
+    for series, encoder in encoders.items():
+        metrics[series] = measured(series, encoded[series].vectors, encoded[series].features)
         _collect(figures, encoder, encoded[series], data, series)
+    if options.lead_subsets:
+        metrics["leads"] = measure_subsets(measured, encoders, store, data.rows, progress)
     manifest = read_manifest(directory / "manifest.json") or {"counts": {}}
     figures["history"] = tuple(manifest["counts"].get("history", ()))
     figures["examples"] = examples(model, encoded["model"].vectors, data, study, store)

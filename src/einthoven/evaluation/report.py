@@ -9,7 +9,8 @@ Layout of the metrics (every part of "model" and "random_init" may be missing; t
      "model": {"retrieval": retrieval.retrieval(...),
                "zeroshot": zeroshot.zero_shot(...),
                "probe": transfer.probe_metrics(...)},
-     "random_init": {...}}                               # the same encoders untrained: the control
+     "random_init": {...},                               # the same encoders untrained: the control
+     "leads": leads.measure_subsets(...)}                # only with evaluation.lead_subsets
 
 Every measured value is {"value", "low", "high"}, the bounds of a 95 % patient-bootstrap interval. NaN becomes null.
 """
@@ -74,6 +75,18 @@ class Row:
 
 def table(metrics: Mapping[str, Any]) -> list[Row]:
     """The results, model beside control: for the terminal and for the page."""
+    rows = _beside(metrics)
+    for part in sorted(metrics.get("leads", {}).values(), key=lambda part: -len(part["leads"])):
+        task = f"Only lead{'s' * (len(part['leads']) > 1)} {', '.join(part['leads'])}"
+        rows += [Row(task, f"{r.task}, {r.measure}", r.model, r.control) for r in _beside(part) if _headline(r)]
+    return rows
+
+
+def _headline(row: Row) -> bool:
+    return "all recordings" not in row.task and row.measure.startswith(("recall@10", "macro"))
+
+
+def _beside(metrics: Mapping[str, Any]) -> list[Row]:
     found = {series: dict(_rows(metrics.get(series) or {})) for series, _ in SERIES}
     keys = dict.fromkeys(key for rows in found.values() for key in rows)
     return [Row(*key, *(found[series].get(key, "–") for series, _ in SERIES)) for key in keys]

@@ -28,6 +28,11 @@ def millivolts(block: npt.NDArray[np.int16]) -> Floats:
     return np.where(block == MISSING_SAMPLE, 0, block).astype(np.float32) * np.float32(MICROVOLT)
 
 
+def lead_mask(leads: Sequence[str]) -> npt.NDArray[np.bool_]:
+    """Which of the twelve leads are named, bool [12]."""
+    return np.isin(LEADS, leads)
+
+
 def starts(samples: int, length: int, count: int) -> npt.NDArray[np.int64]:
     """First samples of `count` evenly spaced strips; fewer where the recording is too short to differ."""
     return np.unique(np.linspace(0, max(samples - length, 0), count).round().astype(np.int64))

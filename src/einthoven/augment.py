@@ -1,0 +1,135 @@
+"""Augmentation: what a training strip undergoes before it enters a batch, in NumPy, each step a function.
+
+A step that is off draws no random number, so what the other steps draw does not depend on whether it exists. Missing
+leads stay missing: all zero, which is what the ECG encoder takes for "not recorded".
+"""
+
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from einthoven.config import Augmentation
+from einthoven.schema import LEADS
+from einthoven.waveforms.strips import Floats, lead_mask
+
+Bools = npt.NDArray[np.bool_]
+Generator = np.random.Generator
+
+SUBSETS: Final = (LEADS[:6], ("I", "II"), ("I",), ("II",))
+"""What devices with fewer electrodes record: the limb leads, two of them, a watch or patch (I), a monitor (II)."""
+
+MAINS: Final = (50, 60)
+"""Hertz of the world's power lines."""
+
+
+def augment(signal: Floats, length: int, rate: int, options: Augmentation, generator: Generator) -> Floats:
+    """Recordings [n, 12, samples] in mV at `rate` hertz -> one cropped, distorted strip each, float32 [n, 12, length].
+
+    A strip keeps at least one of the leads it had.
+    """
+    strip = crop(signal, length, generator) if options.crop else middle(signal, length)
+    leads = np.abs(strip).max(axis=-1) > 0
+    if options.scale:
+        strip = scale(strip, options.scale, generator)
+    if options.noise_mv:
+        strip = noise(strip, options.noise_mv, generator)
+    if options.wander_mv:
+        strip = wander(strip, rate, options.wander_mv, generator)
+    if options.mains_mv:
+        strip = mains(strip, rate, options.mains_mv, generator)
+    if options.time_mask:
+        strip = time_mask(strip, options.time_mask, generator)
+    if options.lead_subset:
+        leads = lead_subset(leads, options.lead_subset, generator)
+    if options.lead_dropout:
+        leads = lead_dropout(leads, options.lead_dropout, generator)
+    return strip * leads[:, :, None]
+
+
+def crop(signal: Floats, length: int, generator: Generator) -> Floats:
+    """A window of `length` samples at a random place, another for each recording; a short one is padded with zeros."""
+    return _windows(signal, length, generator.integers(0, max(signal.shape[-1] - length, 0) + 1, len(signal)))
+
+
+def middle(signal: Floats, length: int) -> Floats:
+    """The window of `length` samples in the middle."""
+    return _windows(signal, length, np.full(len(signal), max(signal.shape[-1] - length, 0) // 2))
+
+
+def _windows(signal: Floats, length: int, start: npt.NDArray[np.int64]) -> Floats:
+    if signal.shape[-1] < length:
+        signal = np.pad(signal, ((0, 0), (0, 0), (0, length - signal.shape[-1])))
+    return np.stack([signal[i, :, s : s + length] for i, s in enumerate(start)])
+
+
+def scale(strip: Floats, spread: float, generator: Generator) -> Floats:
+    """One gain for a whole strip, from 1 ± `spread`: the ratios between leads are findings."""
+    return strip * _uniform(generator, 1 - spread, 1 + spread, (len(strip), 1, 1))
+
+
+def noise(strip: Floats, up_to: float, generator: Generator) -> Floats:
+    """White noise; its standard deviation, up to `up_to` mV, is another in each lead."""
+    level = _uniform(generator, 0, up_to, (*strip.shape[:2], 1))
+    return strip + level * generator.standard_normal(strip.shape, np.float32)
+
+
+def wander(strip: Floats, rate: int, up_to: float, generator: Generator) -> Floats:
+    """Baseline wander: a sinusoid of 0.05 to 0.5 Hz (breathing), of up to `up_to` mV and any phase in each lead."""
+    hertz = _uniform(generator, 0.05, 0.5, (len(strip), 1, 1))
+    return strip + _sinusoids(strip, hertz, rate, up_to, generator)
+
+
+def mains(strip: Floats, rate: int, up_to: float, generator: Generator) -> Floats:
+    """Hum of the power line: 50 or 60 Hz per strip, of up to `up_to` mV and any phase in each lead.
+
+    A frequency of half the sampling rate or more is never drawn: whatever sampled or resampled the recording took it
+    out, and its alias would be a tone that no recording has. Where that leaves none, the strip is returned as it is.
+    """
+    possible = np.array([hertz for hertz in MAINS if hertz < rate / 2], np.float32)
+    if not len(possible):
+        return strip
+    return strip + _sinusoids(strip, generator.choice(possible, (len(strip), 1, 1)), rate, up_to, generator)
+
+
+def _sinusoids(strip: Floats, hertz: Floats, rate: int, up_to: float, generator: Generator) -> Floats:
+    """[n, 12, t]: of `hertz` [n, 1, 1], in each lead with a phase and an amplitude of its own."""
+    phase = _uniform(generator, 0, 2 * np.pi, (*strip.shape[:2], 1))
+    level = _uniform(generator, 0, up_to, (*strip.shape[:2], 1))
+    time = np.arange(strip.shape[-1], dtype=np.float32)
+    wave: Floats = level * np.sin(2 * np.pi * hertz * time / rate + phase)
+    return wave
+
+
+def time_mask(strip: Floats, up_to: float, generator: Generator) -> Floats:
+    """Blank one stretch of each strip, up to this share of it, in all leads: zeros, as a gap in a recording is read."""
+    n, _, length = strip.shape
+    share = generator.uniform(0, up_to, (n, 1, 1))
+    start = generator.uniform(0, 1 - share)
+    time = (np.arange(length) + 0.5) / length
+    return np.where((time >= start) & (time < start + share), np.float32(0), strip)
+
+
+def lead_subset(leads: Bools, probability: float, generator: Generator) -> Bools:
+    """Of the leads a strip has, bool [n, 12], those in one of `SUBSETS`, with this probability; else all.
+
+    A strip that has no lead of the subset drawn keeps all.
+    """
+    subset = np.stack([lead_mask(names) for names in SUBSETS])[generator.integers(len(SUBSETS), size=len(leads))]
+    reduced = leads & subset
+    drawn = (generator.random(len(leads)) < probability) & reduced.any(axis=1)
+    return np.where(drawn[:, None], reduced, leads)
+
+
+def lead_dropout(leads: Bools, probability: float, generator: Generator) -> Bools:
+    """Of the leads a strip has, bool [n, 12], those left when each is dropped with this probability.
+
+    One stays always, the one with the highest draw: a strip without any lead would teach nothing.
+    """
+    draw = np.where(leads, generator.random(leads.shape), -1.0)
+    kept: Bools = leads & ((draw >= probability) | (draw == draw.max(axis=1, keepdims=True)))
+    return kept
+
+
+def _uniform(generator: Generator, low: float, high: float, shape: tuple[Any, ...]) -> Floats:
+    return generator.uniform(low, high, shape).astype(np.float32)
