@@ -168,6 +168,56 @@ class TextEncoder:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CodeEncoder:
+    """sEHR-BERT over a coded record. `pretrained`: what `einthoven pretrain` wrote, or a BERT of Hugging Face."""
+
+    pretrained: str | None = None
+    max_codes: int = 256  # of a record, those nearest to the ECG
+    hidden: int = 192  # not with `pretrained`, as are the rest: they are its own
+    layers: int = 4
+    heads: int = 6
+    dropout: float = 0.1
+    time: str = "sinusoidal"  # how days from the ECG are told, or "buckets"
+    age: bool = True  # the age at the ECG is told
+    visits: bool = True  # codes are told apart by visit
+
+    def __post_init__(self) -> None:
+        _require(min(self.hidden, self.layers, self.heads) > 0, "codes: hidden, layers and heads above 0")
+        _require(self.hidden % self.heads == 0, "codes: hidden a multiple of heads")
+        _require(self.max_codes > 0, "codes: max_codes above 0")
+        _require(0 <= self.dropout < 1, "codes: dropout from 0 to below 1")
+        _require(self.time in ("sinusoidal", "buckets"), "codes: time sinusoidal or buckets")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodePretraining:
+    """Masked codes in windows of whole timelines, not only around ECGs. All are our choices."""
+
+    epochs: int = 30
+    batch: int = 64  # windows
+    learning_rate: float = 1e-3
+    mask: float = 0.15  # share of the codes that are to be told
+    window_days: float = 730.0  # of a window, half of it before a moment of the timeline and half after
+    weight_decay: float = 0.01
+    warmup: float = 0.1  # share of all steps
+    ema: float = 0.99  # decay of the averaged weights that are validated and saved; 0: none
+    clip_norm: float = 1.0
+    validate_every: int = 1  # epochs
+    precision: str = "auto"  # as [training]
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _require(
+            min(self.epochs, self.batch, self.validate_every) > 0, "pretraining: epochs, batch, validate_every above 0"
+        )
+        _require(0 < self.mask < 1 and self.window_days > 0, "pretraining: mask between 0 and 1, window_days above 0")
+        _require(self.learning_rate > 0 and self.clip_norm > 0, "pretraining: learning_rate and clip_norm above 0")
+        _require(0 <= self.warmup < 1 and 0 <= self.ema < 1, "pretraining: warmup and ema from 0 to below 1")
+        _require(self.weight_decay >= 0 and self.seed >= 0, "pretraining: weight_decay and seed zero or more")
+        _require(self.precision in ("auto", "bf16", "fp32"), "pretraining: precision one of auto, bf16, fp32")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Space:
     """Which modalities a model has, and the spaces in which they meet (spaces.py)."""
 
@@ -265,6 +315,8 @@ class Recipe:
     vocabulary: Vocabulary = field(default_factory=Vocabulary)
     ecg: EcgEncoder = field(default_factory=EcgEncoder)
     text: TextEncoder = field(default_factory=TextEncoder)
+    codes: CodeEncoder = field(default_factory=CodeEncoder)
+    pretraining: CodePretraining = field(default_factory=CodePretraining)
     space: Space = field(default_factory=Space)
     augmentation: Augmentation = field(default_factory=Augmentation)
     training: Training = field(default_factory=Training)
