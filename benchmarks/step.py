@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from einthoven.batches import Pairs, epoch_batches
+from einthoven.batches import Pairs, Texts, epoch_batches
 from einthoven.config import load_recipe
 from einthoven.model import Model
 from einthoven.training.align import align, align_loss, precision
@@ -45,10 +45,8 @@ def main() -> None:
         np.save(path, generator.integers(-1000, 1000, (n, 12, samples), np.int16))
         signals = np.load(path, mmap_mode="r")
         text_of = generator.integers(0, len(texts), n)
-        pairs = Pairs(
-            np.arange(n), np.arange(n), text_of, tokens, mask, lambda rows: signals[rows],
-            model.tokenizer.mask_token_id, model.content,
-        )  # fmt: skip
+        spoken = Texts(text_of, tokens, mask, model.tokenizer.mask_token_id, model.content)
+        pairs = Pairs(np.arange(n), np.arange(n), lambda rows: signals[rows], spoken)
         bare, whole = [], []
         for turn in range(arguments.rounds):
             bare.append(bare_rate(model, pairs, recipe, arguments.steps))
@@ -82,7 +80,7 @@ def bare_rate(model: Model, pairs: Pairs, recipe, steps: int) -> float:
     for i, batch in enumerate(made[:steps]):
         if i == 1:
             began = time.perf_counter()
-        align_loss(model, batch, model.content, recipe.training.words, kind).backward()
+        align_loss(model, batch, model.content, recipe.training, kind).backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
     return (steps - 1) * recipe.training.batch / (time.perf_counter() - began)

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from einthoven.batches import Pairs, deal, drop_words, epoch_batches
+from einthoven.batches import Pairs, Texts, deal, drop_words, epoch_batches
 from einthoven.config import Augmentation
 
 PLAIN = Augmentation(scale=0, noise_mv=0, wander_mv=0, lead_dropout=0, word_dropout=0)
@@ -37,21 +37,13 @@ def test_epochs_differ_and_repeat() -> None:
 def pairs(n: int = 20) -> Pairs:
     signals = np.arange(n * 12 * 50, dtype=np.int16).reshape(n, 12, 50)
     tokens = torch.arange(n * 6).reshape(n, 6) + 10
-    return Pairs(
-        np.arange(n),
-        np.arange(n) // 2,
-        np.arange(n),
-        tokens,
-        torch.ones_like(tokens),
-        lambda rows: signals[rows],
-        4,
-        torch.arange(200) >= 5,
-    )
+    texts = Texts(np.arange(n), tokens, torch.ones_like(tokens), 4, torch.arange(200) >= 5)
+    return Pairs(np.arange(n), np.arange(n) // 2, lambda rows: signals[rows], texts)
 
 
 def test_dropped_words_are_masked_and_special_tokens_stay() -> None:
     tokens = torch.tensor([[2, 10, 11, 3, 0]])
-    dropped = drop_words(tokens, pairs(), 1.0, np.random.default_rng(0))
+    dropped = drop_words(tokens, pairs().texts, 1.0, np.random.default_rng(0))
     assert dropped.tolist() == [[2, 4, 4, 3, 0]]
 
 

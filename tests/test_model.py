@@ -116,9 +116,9 @@ def damage(saved: Path, part: str) -> None:
         case "shape":
             config["ecg"]["width"] = 16
         case "body":
-            config["text_body"] = {"model_type": "no-such-model"}
+            config["text"]["body"] = {"model_type": "no-such-model"}
         case "vocabulary":
-            config["text_body"]["vocab_size"] += 1
+            config["text"]["body"]["vocab_size"] += 1
         case "card":
             del config["card"]
     (saved / "config.json").write_text(json.dumps(config))

@@ -3,7 +3,8 @@ so a resumed run sees what an uninterrupted one would have seen."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,9 @@ from torch import Tensor
 
 from einthoven.augment import augment
 from einthoven.config import Augmentation
+from einthoven.encoders.code_records import CodeBatch, Records
 from einthoven.errors import EinthovenError
+from einthoven.vocabulary.vocabulary import MASK, SPECIAL
 from einthoven.waveforms.strips import millivolts
 
 Ints = npt.NDArray[np.int64]
@@ -20,16 +23,49 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Batch:
-    """Paired strips and texts; row i of one belongs to row i of the other."""
+    """Strips, texts and coded records; row i of one belongs to row i of the others. None: the model lacks the modality.
+
+    A row without a text holds the empty text, one without codes the empty record; `has_text` and `has_codes` tell.
+    """
 
     strip: Tensor  # float32 [b, 12, t], millivolts
-    tokens: Tensor  # int64 [b, l]
-    mask: Tensor  # int64 [b, l], 0 where padding
-    text: Tensor  # int64 [b]; equal numbers: equal text
     subject: Tensor  # int64 [b]
+    tokens: Tensor | None = None  # int64 [b, l]
+    mask: Tensor | None = None  # int64 [b, l], 0 where padding
+    text: Tensor | None = None  # int64 [b]; equal numbers: equal text
+    has_text: Tensor | None = None  # bool [b]
+    codes: CodeBatch | None = None
+    code_set: Tensor | None = None  # int64 [b]; equal numbers: the same codes
+    has_codes: Tensor | None = None  # bool [b]
 
     def to(self, device: torch.device) -> "Batch":
-        return Batch(*(getattr(self, name).to(device, non_blocking=True) for name in self.__dataclass_fields__))
+        parts: dict[str, Any] = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        moved: dict[str, Any] = {name: None if part is None else _moved(part, device) for name, part in parts.items()}
+        return Batch(**moved)
+
+
+def _moved(part: Tensor | CodeBatch, device: torch.device) -> Tensor | CodeBatch:
+    return part.to(device) if isinstance(part, CodeBatch) else part.to(device, non_blocking=True)
+
+
+@dataclass(frozen=True)
+class Texts:
+    """The distinct texts of the training pairs, as tokens; the last row is the empty text if any pair has none."""
+
+    of_pair: Ints  # [n] row of `tokens`; -1: no text
+    tokens: Tensor  # int64 [texts, l]
+    mask: Tensor
+    mask_token: int
+    content: Tensor  # bool [vocabulary]; False for special tokens, which are never dropped
+
+
+@dataclass(frozen=True)
+class Codes:
+    """The coded records of the training pairs."""
+
+    records: Records  # of each pair
+    sets: Ints  # [n] equal numbers: the same codes
+    max_codes: int
 
 
 @dataclass(frozen=True)
@@ -38,12 +74,9 @@ class Pairs:
 
     rows: Ints  # [n] rows of the waveform store
     subjects: Ints  # [n]
-    texts: Ints  # [n] index into `tokens`
-    tokens: Tensor  # [distinct texts, l]
-    mask: Tensor
     read: Callable[[Ints], npt.NDArray[np.int16]]  # store rows -> microvolts [b, 12, samples] at the model's rate
-    mask_token: int
-    content: Tensor  # bool [vocabulary]; False for special tokens, which are never dropped
+    texts: Texts | None = None
+    codes: Codes | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -68,10 +101,16 @@ def deal(subjects: Ints, batch: int, seed: int, epoch: int) -> list[Ints]:
     return [order[hand::hands] for hand in generator.permutation(hands)]
 
 
-def drop_words(tokens: Tensor, pairs: Pairs, share: float, generator: np.random.Generator) -> Tensor:
+def drop_words(tokens: Tensor, texts: Texts, share: float, generator: np.random.Generator) -> Tensor:
     """Mask a share of the word pieces, never the special tokens."""
-    dropped = torch.from_numpy(generator.random(tokens.shape) < share) & pairs.content[tokens]
-    return tokens.masked_fill(dropped, pairs.mask_token)
+    dropped = torch.from_numpy(generator.random(tokens.shape) < share) & texts.content[tokens]
+    return tokens.masked_fill(dropped, texts.mask_token)
+
+
+def drop_codes(codes: CodeBatch, share: float, generator: np.random.Generator) -> CodeBatch:
+    """Mask a share of the codes: what happened then is unknown, that something did is not."""
+    dropped = torch.from_numpy(generator.random(codes.tokens.shape) < share) & (codes.tokens >= len(SPECIAL))
+    return replace(codes, tokens=codes.tokens.masked_fill(dropped, MASK))
 
 
 def make_batch(pairs: Pairs, index: Ints, length: int, rate: int, options: Augmentation, seed: Sequence[int]) -> Batch:
@@ -79,11 +118,22 @@ def make_batch(pairs: Pairs, index: Ints, length: int, rate: int, options: Augme
     generator = np.random.default_rng(seed)
     signal = millivolts(pairs.read(pairs.rows[index]))
     strip = augment(signal, length, rate, options, generator)
-    text = torch.from_numpy(pairs.texts[index])
-    mask = pairs.mask[text]
-    mask = mask[:, : int(mask.sum(dim=1).max())]
-    tokens = drop_words(pairs.tokens[text][:, : mask.shape[1]], pairs, options.word_dropout, generator)
-    return Batch(torch.from_numpy(strip), tokens, mask, text, torch.from_numpy(pairs.subjects[index]))
+    batch = Batch(torch.from_numpy(strip), torch.from_numpy(pairs.subjects[index]))
+    if pairs.texts is not None:
+        text = torch.from_numpy(pairs.texts.of_pair[index])
+        mask = pairs.texts.mask[text]
+        mask = mask[:, : int(mask.sum(dim=1).max())]
+        tokens = drop_words(pairs.texts.tokens[text][:, : mask.shape[1]], pairs.texts, options.word_dropout, generator)
+        batch = replace(batch, tokens=tokens, mask=mask, text=text, has_text=text >= 0)
+    if pairs.codes is not None:
+        codes = pairs.codes.records.batch(index, pairs.codes.max_codes)
+        batch = replace(
+            batch,
+            codes=drop_codes(codes, options.code_dropout, generator),
+            code_set=torch.from_numpy(pairs.codes.sets[index]),
+            has_codes=codes.mask.sum(dim=1) > 1,
+        )
+    return batch
 
 
 def epoch_batches(

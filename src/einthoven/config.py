@@ -251,6 +251,7 @@ class Augmentation:
     lead_subset: float = 0.0  # probability that only the limb leads, I and II, I, or II are left
     lead_dropout: float = 0.1  # probability that a lead is masked
     word_dropout: float = 0.1  # probability that a text token is masked
+    code_dropout: float = 0.1  # probability that a code is masked
 
     def __post_init__(self) -> None:
         amounts = (self.noise_mv, self.wander_mv, self.mains_mv)
@@ -264,6 +265,11 @@ class Augmentation:
 class Training:
     """How the contrastive loop runs. Batch, optimiser and epochs are our choices."""
 
+    fine: float = 1.0  # weight of the loss between ECG and codes
+    coarse: float = 1.0  # weight of the loss between ECG and text
+    codes_text: float = 0.0  # weight of the loss between codes and text, where codes have a way to text
+    loss: str = "info_nce"  # or "sigmoid"
+    multi_positive: bool = True  # equal texts and equal sets of codes are positives; else each pair is alone
     concatenation: str = "report"  # the text beside an ECG: "report" or "entity" concatenation
     epochs: int = 30
     batch: int = 128
@@ -281,6 +287,8 @@ class Training:
         _require(
             min(self.epochs, self.batch, self.validate_every) > 0, "training: epochs, batch, validate_every above 0"
         )
+        _require(min(self.fine, self.coarse, self.codes_text) >= 0, "training: fine, coarse, codes_text zero or more")
+        _require(self.loss in ("info_nce", "sigmoid"), "training: loss info_nce or sigmoid")
         _require(self.concatenation in ("report", "entity"), "training: concatenation report or entity")
         _require(self.learning_rate > 0 and self.clip_norm > 0, "training: learning_rate and clip_norm above 0")
         _require(0 <= self.warmup < 1 and 0 <= self.ema < 1, "training: warmup and ema from 0 to below 1")

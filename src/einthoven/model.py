@@ -3,27 +3,40 @@
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from einthoven import schema
-from einthoven.config import EcgEncoder, Space, TextEncoder, from_dict, to_dict
+from einthoven.config import CodeEncoder, EcgEncoder, Pairing, Space, TextEncoder, from_dict, to_dict
 from einthoven.contrast import inverse_temperature
+from einthoven.encoders.code_records import CodeBatch, Records, encode_records
+from einthoven.encoders.codes import CodeTransformer, body_of
 from einthoven.encoders.ecg import ResNet1d
 from einthoven.encoders.text import TextTransformer, load_pretrained, small_bert, train_tokenizer
 from einthoven.errors import EinthovenError
-from einthoven.spaces import Head
+from einthoven.pairing.kinds import kinds_of
+from einthoven.spaces import Spaces, Views
 from einthoven.study import atomic, refuse_foreign
+from einthoven.vocabulary import vocabulary as vocabularies
+from einthoven.vocabulary.vocabulary import Vocabulary
 
-FORMAT = 1
+FORMAT = 2
 """Version of the model directory; a directory of another version is refused, not guessed at."""
+
+SIGMOID_BIAS = -10.0
+"""Initial bias of the sigmoid loss (Zhai 2023, section 3.2)."""
+
+FINE, COARSE = 0, 1
+"""Places of the spaces in `Outputs.scale` and `Outputs.bias`."""
 
 STRIPS = 3
 """Strips per recording at inference, evenly spaced; their unit vectors are averaged."""
@@ -31,48 +44,92 @@ STRIPS = 3
 Floats = npt.NDArray[np.floating[Any]]
 
 
+@dataclass(frozen=True)
+class TextPart:
+    """What makes the text encoder of a model."""
+
+    config: TextEncoder
+    body: nn.Module
+    tokenizer: Any
+
+
+@dataclass(frozen=True)
+class CodePart:
+    """What makes the encoder of coded records of a model."""
+
+    encoder: CodeTransformer
+    vocabulary: Vocabulary
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Of a batch: unit vectors in the spaces, logits of words [b, v], inverse temperature and bias of each space."""
+
+    views: Views
+    words: Tensor | None
+    scale: Tensor  # [2]: fine, coarse
+    bias: Tensor  # [2]: of the sigmoid loss
+
+
 class Model(nn.Module):
-    """An ECG encoder and a text encoder that meet in one space."""
+    """An ECG encoder, and encoders of text, of coded records or of both, that meet in one or two spaces."""
 
     content: Tensor  # bool [vocabulary]: which tokens are words
 
     def __init__(
-        self, ecg: EcgEncoder, text: TextEncoder, space: Space, body: nn.Module, tokenizer: Any, card: dict[str, Any]
+        self, ecg: EcgEncoder, space: Space, text: TextPart | None, codes: CodePart | None, card: dict[str, Any]
     ) -> None:
         super().__init__()
-        self.ecg_config, self.text_config, self.space_config = ecg, text, space
-        self.tokenizer = tokenizer
+        self.ecg_config, self.space_config = ecg, space
+        self.text_config = None if text is None else text.config
+        self.tokenizer = None if text is None else text.tokenizer
+        self.vocabulary = None if codes is None else codes.vocabulary
         self.card = card  # what the model was trained on; written to config.json as it is
         self.ecg = ResNet1d(ecg)
-        self.ecg_head = Head(self.ecg.dim, space)
-        self.text = TextTransformer(body, text.frozen)
-        self.text_head = Head(self.text.dim, space)
-        # predicts the words of the report during training; at inference it is not used
-        self.words = nn.Linear(self.ecg.dim, int(body.config.vocab_size))  # type: ignore[union-attr, arg-type]
-        content = torch.ones(self.words.out_features, dtype=torch.bool)
-        content[tokenizer.all_special_ids] = False
-        self.register_buffer("content", content, persistent=False)
-        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / space.temperature)))
+        self.text = None if text is None else TextTransformer(text.body, text.config.frozen)
+        self.codes = None if codes is None else codes.encoder
+        self.spaces = Spaces(
+            space,
+            self.ecg.dim,
+            None if self.codes is None else self.codes.dim,
+            None if self.text is None else self.text.dim,
+        )
+        self.words = None
+        if text is not None:
+            # predicts the words of the report during training; at inference it is not used
+            self.words = nn.Linear(self.ecg.dim, int(text.body.config.vocab_size))  # type: ignore[union-attr, arg-type]
+            content = torch.ones(self.words.out_features, dtype=torch.bool)
+            content[text.tokenizer.all_special_ids] = False
+            self.register_buffer("content", content, persistent=False)
+        self.log_scale = nn.Parameter(torch.full((2,), math.log(1 / space.temperature)))
+        self.bias = nn.Parameter(torch.full((2,), SIGMOID_BIAS))
 
     @classmethod
-    def create(cls, ecg: EcgEncoder, text: TextEncoder, space: Space, texts: Sequence[str]) -> "Model":
-        """A model with new weights; without `text.pretrained` the tokenizer is trained on `texts`."""
-        if text.pretrained is not None:
-            body, tokenizer = load_pretrained(text)
-            if tokenizer.mask_token_id is None or tokenizer.pad_token_id is None:
-                raise EinthovenError(f"text encoder {text.pretrained!r} has no mask or no padding token.")
-            return cls(ecg, text, space, body, tokenizer, {})
-        tokenizer = train_tokenizer(texts, text.vocabulary)
-        return cls(ecg, text, space, _body(small_bert(text, len(tokenizer))), tokenizer, {})
+    def create(
+        cls,
+        ecg: EcgEncoder,
+        text: TextEncoder,
+        space: Space,
+        texts: Sequence[str] = (),
+        codes: CodePart | None = None,
+    ) -> "Model":
+        """A model of the modalities of `space`, with new weights; without `text.pretrained` the tokenizer is trained on
+        `texts`."""
+        if ("codes" in space.modalities) != (codes is not None):
+            raise EinthovenError("space: `modalities` name codes exactly where there is an encoder of them.")
+        return cls(ecg, space, _new_text(text, texts) if "text" in space.modalities else None, codes, {})
 
     def untrained(self, seed: int) -> "Model":
         """The same encoders and heads with random weights: the control every result is shown beside."""
-        body: Any = self.text.body
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            fresh = Model(
-                self.ecg_config, self.text_config, self.space_config, _body(body.config), self.tokenizer, self.card
-            )
+            text = codes = None
+            if self.text is not None and self.text_config is not None:
+                body: Any = self.text.body
+                text = TextPart(self.text_config, _body(body.config), self.tokenizer)
+            if self.codes is not None and self.vocabulary is not None:
+                codes = CodePart(_rebuilt(_described(self.codes)), self.vocabulary)
+            fresh = Model(self.ecg_config, self.space_config, text, codes, self.card)
         return fresh.to(self.device).eval()
 
     @property
@@ -84,35 +141,51 @@ class Model(nn.Module):
     def device(self) -> torch.device:
         return self.log_scale.device
 
-    def scale(self) -> Tensor:
-        """Inverse temperature, bounded."""
-        return inverse_temperature(self.log_scale)
-
-    def forward(self, strip: Tensor, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Unit vectors of both modalities, each [b, d], the words' logits [b, v] and the inverse temperature.
-
-        One call for all, so that DDP sees every parameter in one forward pass.
-        """
+    def forward(
+        self, strip: Tensor, tokens: Tensor | None = None, mask: Tensor | None = None, codes: CodeBatch | None = None
+    ) -> Outputs:
+        """One call for all, so that DDP sees every parameter in one forward pass."""
         features = self.ecg(strip)
-        return self.ecg_head(features), self.text_head(self.text(tokens, mask)), self.words(features), self.scale()
+        text = None if self.text is None or tokens is None or mask is None else self.text(tokens, mask)
+        record = None if self.codes is None or codes is None else self.codes(codes)
+        words = None if self.words is None else self.words(features)
+        return Outputs(self.spaces(features, record, text), words, inverse_temperature(self.log_scale), self.bias)
 
     def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Token ids and mask, [n, t]; t is the longest text, cut at `max_tokens`."""
+        if self.tokenizer is None or self.text_config is None:
+            raise EinthovenError('this model has no text encoder; train one with "text" among [space] modalities.')
         batch = self.tokenizer(
             list(texts), padding=True, truncation=True, max_length=self.text_config.max_tokens, return_tensors="pt"
         )
         return batch["input_ids"], batch["attention_mask"]
 
     @torch.inference_mode()
-    def encode_strips(self, strips: Tensor) -> tuple[Tensor, Tensor]:
-        """Recordings as [n, s, 12, t] strips in mV -> (unit vectors [n, d], features [n, c]), means over strips."""
+    def encode_strips(self, strips: Tensor, space: str | None = None) -> tuple[Tensor, Tensor]:
+        """Recordings as [n, s, 12, t] strips in mV -> (unit vectors [n, d], features [n, c]), means over strips.
+
+        `space`: "fine", where codes are, or "coarse", where text is; by default coarse if the model has it.
+        """
         n, s = strips.shape[:2]
         features = self.ecg(strips.flatten(0, 1).to(self.device))
-        vectors = self.ecg_head(features).view(n, s, -1).mean(dim=1)
+        vectors = self._seen(self.spaces(features), "ecg", space).view(n, s, -1).mean(dim=1)
         return nn.functional.normalize(vectors, dim=-1), features.view(n, s, -1).mean(dim=1)
 
+    def _seen(self, views: Views, modality: str, space: str | None) -> Tensor:
+        """The view of a modality in a space; EinthovenError if the model has it not there."""
+        wanted = ("coarse", "fine") if space is None else (space,)
+        for name in wanted:
+            view: Tensor | None = getattr(views, f"{modality}_{name}", None)
+            if view is not None:
+                return view
+        raise EinthovenError(f"this model has no {modality} in the {space or 'coarse or fine'} space.")
+
     def encode_ecg(
-        self, array: npt.ArrayLike, sampling_rate: float, leads: Sequence[str] = schema.LEADS
+        self,
+        array: npt.ArrayLike,
+        sampling_rate: float,
+        leads: Sequence[str] = schema.LEADS,
+        space: str | None = None,
     ) -> npt.NDArray[np.float32]:
         """Embed ECGs.
 
@@ -121,6 +194,7 @@ class Model(nn.Module):
                 what is longer than a strip is covered by evenly spaced strips, what is shorter is padded.
             sampling_rate: hertz, of `array`.
             leads: names of the leads of `array`, in its order; any subset of the twelve, any case.
+            space: "fine", where codes are, or "coarse", where text is; by default coarse if the model has it.
 
         Returns:
             Unit vectors, [d] or [n, d].
@@ -133,7 +207,7 @@ class Model(nn.Module):
         batch = signal if signal.ndim == 3 else signal[None]
         strips = from_millivolts(batch, sampling_rate, leads, self.ecg_config.sampling_rate, self.strip_samples, STRIPS)
         self.eval()
-        out = [self.encode_strips(torch.from_numpy(part))[0] for part in _chunks(strips, 64)]
+        out = [self.encode_strips(torch.from_numpy(part), space)[0] for part in _chunks(strips, 64)]
         vectors = torch.cat(out).cpu().numpy() if out else np.empty((0, 0), np.float32)
         return vectors if signal.ndim == 3 else vectors[0]
 
@@ -144,35 +218,91 @@ class Model(nn.Module):
             raise EinthovenError("encode_text takes a list of texts, not one string: encode_text([text]).")
         self.eval()
         distinct = {text: i for i, text in enumerate(dict.fromkeys(texts))}
-        vectors = np.empty((len(distinct), self.space_config.dim), np.float32)
         order = sorted(distinct, key=len)  # texts of like length share a batch: little padding
+        found: list[Tensor] = []
         for start in range(0, len(order), batch):
-            part = order[start : start + batch]
-            tokens, mask = self.tokenize(part)
-            out = self.text_head(self.text(tokens.to(self.device), mask.to(self.device)))
-            vectors[[distinct[text] for text in part]] = out.float().cpu().numpy()
-        return vectors[[distinct[text] for text in texts]]
+            tokens, mask = self.tokenize(order[start : start + batch])
+            assert self.text is not None  # or `tokenize` had said so
+            features = self.text(tokens.to(self.device), mask.to(self.device))
+            found.append(self._seen(self.spaces(None, text=features), "text", None).float().cpu())
+        if not found:
+            return np.empty((0, self.space_config.dim), np.float32)
+        vectors = torch.cat(found).numpy()
+        place = {text: i for i, text in enumerate(order)}
+        return vectors[[place[text] for text in texts]]
+
+    @torch.inference_mode()
+    def encode_records(self, records: Records, space: str | None = "fine", batch: int = 64) -> npt.NDArray[np.float32]:
+        """Embed coded records, as `code_records.encode_records` makes them: unit vectors [n, d]."""
+        if self.codes is None:
+            raise EinthovenError('this model has no encoder of codes; train one with "codes" among [space] modalities.')
+        self.eval()
+        order = np.argsort(np.diff(records.offsets), kind="stable")  # records of like length share a batch
+        found: list[Tensor] = []
+        for start in range(0, len(order), batch):
+            part = records.batch(order[start : start + batch], self.codes.config.max_codes)
+            views = self.spaces(None, self.codes(part.to(self.device)))
+            found.append(self._seen(views, "codes", space).float().cpu())
+        if not found:
+            return np.empty((0, self.space_config.dim), np.float32)
+        return torch.cat(found).numpy()[np.argsort(order)]
+
+    def encode_codes(
+        self, records: Sequence[Sequence[str]], ages: Sequence[float] | None = None, space: str | None = "fine"
+    ) -> npt.NDArray[np.float32]:
+        """Embed lists of codes as if all were of the day of the ECG: unit vectors [n, d]. `ages` are in years.
+
+        The kind of a code is told by the patterns that the model's pairs were made with. EinthovenError names a code
+        that none of them takes.
+        """
+        if self.codes is None or self.vocabulary is None:
+            raise EinthovenError('this model has no encoder of codes; train one with "codes" among [space] modalities.')
+        if isinstance(records, str) or any(isinstance(record, str) for record in records):
+            raise EinthovenError("encode_codes takes a list of lists of codes: encode_codes([[code]]).")
+        patterns = {kind: tuple(of) for kind, of in self.card["code_kinds"].items()}
+        known = kinds_of({code for record in records for code in record}, Pairing(code_kinds=patterns))
+        kinds = dict(zip(known.codes.to_pylist(), known.kinds.to_pylist(), strict=True))
+        for code in (code for record in records for code in record):
+            if kinds.get(code) is None:
+                raise EinthovenError(f"code {code!r} is of no kind that this model knows: {', '.join(patterns)}.")
+        pairs = pa.table(
+            {
+                "codes": pa.array([list(record) for record in records], pa.list_(pa.string())),
+                "code_kinds": pa.array([[kinds[code] for code in record] for record in records], pa.list_(pa.string())),
+                "code_days": pa.array([[0.0] * len(record) for record in records], pa.list_(pa.float32())),
+            }
+        )
+        years = [math.nan] * len(records) if ages is None else list(ages)
+        return self.encode_records(encode_records(pairs, years, self.vocabulary, self.codes.kinds), space)
 
     def save(self, directory: Path | str) -> None:
-        """Write `config.json`, `model.safetensors` and `tokenizer/`; the directory appears whole or not at all."""
+        """Write `config.json`, `model.safetensors` and, where the model has them, `tokenizer/` and `vocabulary.json`.
+
+        The directory appears whole or not at all.
+        """
         refuse_foreign(Path(directory), "config.json")
-        body: Any = self.text.body
-        config = {
+        config: dict[str, Any] = {
             "format": FORMAT,
             "ecg": to_dict(self.ecg_config),
-            "text": to_dict(self.text_config),
             "space": to_dict(self.space_config),
-            "text_body": body.config.to_dict(),
+            "text": None,
+            "codes": None,
             "card": self.card,
         }
+        if self.text is not None and self.text_config is not None:
+            text_body: Any = self.text.body
+            config["text"] = {"encoder": to_dict(self.text_config), "body": text_body.config.to_dict()}
+        if self.codes is not None and self.vocabulary is not None:
+            config["codes"] = _described(self.codes) | {"vocabulary": self.vocabulary.digest}
         with atomic(Path(directory)) as temporary:
             temporary.mkdir()
             (temporary / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True, default=str) + "\n")
-            save_file(
-                {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()},
-                temporary / "model.safetensors",
-            )
-            self.tokenizer.save_pretrained(temporary / "tokenizer")
+            weights = {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}
+            save_file(weights, temporary / "model.safetensors")
+            if self.tokenizer is not None:
+                self.tokenizer.save_pretrained(temporary / "tokenizer")
+            if self.vocabulary is not None:
+                self.vocabulary.save(temporary / vocabularies.FILE)
 
 
 def load(directory: Path | str, device: str | torch.device | None = None) -> Model:
@@ -183,6 +313,34 @@ def load(directory: Path | str, device: str | torch.device | None = None) -> Mod
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     path = Path(directory)
     values = _read_config(path)
+    ecg = from_dict(EcgEncoder, values["ecg"], f"{path}/config.json: ecg")
+    space = from_dict(Space, values["space"], f"{path}/config.json: space")
+    text = None if values["text"] is None else _saved_text(values["text"], path)
+    codes = None
+    if values["codes"] is not None:
+        codes = _saved_codes(values["codes"], path)
+    model = Model(ecg, space, text, codes, values["card"])
+    try:
+        model.load_state_dict(load_file(path / "model.safetensors"), strict=True)
+    except FileNotFoundError:
+        raise EinthovenError(f"{path}/model.safetensors is missing: the model directory is incomplete.") from None
+    except (RuntimeError, SafetensorError) as error:
+        first = " ".join(str(error).split())[:300]
+        raise EinthovenError(f"{path}/model.safetensors does not fit config.json: {first}") from None
+    return model.to(device).eval()
+
+
+def _new_text(config: TextEncoder, texts: Sequence[str]) -> TextPart:
+    if config.pretrained is None:
+        tokenizer = train_tokenizer(texts, config.vocabulary)
+        return TextPart(config, _body(small_bert(config, len(tokenizer))), tokenizer)
+    body, tokenizer = load_pretrained(config)
+    if tokenizer.mask_token_id is None or tokenizer.pad_token_id is None:
+        raise EinthovenError(f"text encoder {config.pretrained!r} has no mask or no padding token.")
+    return TextPart(config, body, tokenizer)
+
+
+def _saved_text(values: dict[str, Any], path: Path) -> TextPart:
     from transformers import AutoTokenizer
 
     tokenizer_path = path / "tokenizer"
@@ -192,24 +350,39 @@ def load(directory: Path | str, device: str | torch.device | None = None) -> Mod
         tokenizer = AutoTokenizer.from_pretrained(tokenizer_path, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # the tokenizers library raises nothing more precise
         raise EinthovenError(f"{tokenizer_path} is not a readable tokenizer: {type(error).__name__}.") from None
-    ecg = from_dict(EcgEncoder, values["ecg"], f"{path}/config.json: ecg")
-    text = from_dict(TextEncoder, values["text"], f"{path}/config.json: text")
-    space = from_dict(Space, values["space"], f"{path}/config.json: space")
-    body = _body(_body_config(values["text_body"], path))
-    if len(tokenizer) != body.config.vocab_size and text.pretrained is None:  # type: ignore[union-attr]
+    config = from_dict(TextEncoder, values.get("encoder"), f"{path}/config.json: text")
+    body = _body(_body_config(values.get("body"), path))
+    size: int = body.config.vocab_size  # type: ignore[union-attr, assignment]
+    if len(tokenizer) != size and config.pretrained is None:
         raise EinthovenError(
-            f"{path}: the tokenizer has {len(tokenizer)} entries, the text encoder "
-            f"{body.config.vocab_size}. They belong to different models."  # type: ignore[union-attr]
+            f"{path}: the tokenizer has {len(tokenizer)} entries, the text encoder {size}: they do not fit."
         )
-    model = Model(ecg, text, space, body, tokenizer, values["card"])
+    return TextPart(config, body, tokenizer)
+
+
+def _described(encoder: CodeTransformer) -> dict[str, Any]:
+    body: Any = encoder.body
+    return {
+        "encoder": to_dict(encoder.config),
+        "kinds": list(encoder.kinds),
+        "body": {k: v for k, v in body.config.to_diff_dict().items() if k not in ("model_type", "architectures")},
+    }
+
+
+def _rebuilt(values: dict[str, Any], where: str = "model") -> CodeTransformer:
+    """An encoder as `_described`, with new weights."""
+    config = from_dict(CodeEncoder, values["encoder"], where)
+    return CodeTransformer(config, values["kinds"], body_of(values["body"]))
+
+
+def _saved_codes(values: Any, path: Path) -> CodePart:
+    if not isinstance(values, dict) or set(values) != {"encoder", "kinds", "body", "vocabulary"}:
+        raise EinthovenError(f"{path}/config.json: codes: expected encoder, kinds, body and vocabulary.")
+    vocabulary = vocabularies.load(path / vocabularies.FILE, values["vocabulary"])
     try:
-        model.load_state_dict(load_file(path / "model.safetensors"), strict=True)
-    except FileNotFoundError:
-        raise EinthovenError(f"{path}/model.safetensors is missing: the model directory is incomplete.") from None
-    except (RuntimeError, SafetensorError) as error:
-        first = " ".join(str(error).split())[:300]
-        raise EinthovenError(f"{path}/model.safetensors does not fit config.json: {first}") from None
-    return model.to(device).eval()
+        return CodePart(_rebuilt(values, f"{path}/config.json: codes"), vocabulary)
+    except (TypeError, ValueError, KeyError) as error:
+        raise EinthovenError(f"{path}/config.json: codes: body is no known encoder: {type(error).__name__}") from None
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -221,7 +394,7 @@ def _read_config(path: Path) -> dict[str, Any]:
         ) from None
     except ValueError as error:
         raise EinthovenError(f"{path}/config.json is not JSON: {error}") from None
-    known = {"ecg", "text", "space", "text_body", "card", "format"}
+    known = {"ecg", "text", "codes", "space", "card", "format"}
     if not isinstance(values, dict) or set(values) != known:
         raise EinthovenError(f"{path}/config.json: expected exactly the keys {', '.join(sorted(known))}.")
     if values["format"] != FORMAT:
@@ -235,7 +408,7 @@ def _body_config(values: Any, path: Path) -> Any:
     try:
         return AutoConfig.for_model(**values)
     except (TypeError, ValueError, KeyError) as error:
-        raise EinthovenError(f"{path}/config.json: text_body is no known encoder: {error}") from None
+        raise EinthovenError(f"{path}/config.json: text: body is no known encoder: {error}") from None
 
 
 def _body(config: Any) -> nn.Module:

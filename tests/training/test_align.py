@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from einthoven.batches import Pairs
+from einthoven.batches import Pairs, Texts
 from einthoven.config import Augmentation, EcgEncoder, Recipe, Space, TextEncoder, Training
 from einthoven.errors import EinthovenError
 from einthoven.model import Model, load
@@ -34,9 +34,8 @@ def parts(recipe: Recipe) -> tuple[Model, Pairs, Held]:
     model, signals = Model.create(recipe.ecg, recipe.text, recipe.space, TEXTS), waves()
     tokens, mask = model.tokenize(TEXTS)
     order = np.arange(8)
-    pairs = Pairs(
-        order, order, order, tokens, mask, lambda rows: signals[rows], model.tokenizer.mask_token_id, model.content
-    )
+    texts = Texts(order, tokens, mask, model.tokenizer.mask_token_id, model.content)
+    pairs = Pairs(order, order, lambda rows: signals[rows], texts)
     return model, pairs, Held(from_store(signals, 100, 100, model.strip_samples, 2), TEXTS)
 
 

@@ -1,12 +1,14 @@
-"""Contrastive alignment of ECG and text: one linear loop that survives a kill with the same numbers."""
+"""Contrastive alignment of ECG, codes and text: one linear loop that survives a kill with the same numbers."""
 
 import copy
+import functools
 import json
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +20,20 @@ from accelerate import Accelerator, PartialState
 from torch import Tensor, nn
 
 from einthoven import schema
-from einthoven.batches import Batch, Ints, Pairs, batches_per_epoch, epoch_batches
+from einthoven.batches import Batch, Codes, Ints, Pairs, Texts, batches_per_epoch, epoch_batches
 from einthoven.config import Recipe, Training
-from einthoven.contrast import gather, info_nce, word_loss
+from einthoven.contrast import equal, gather, info_nce, sigmoid_loss, word_loss
+from einthoven.encoders.code_records import Records, encode_records
+from einthoven.encoders.codes import create as create_codes
+from einthoven.encoders.codes import load as load_codes
 from einthoven.errors import EinthovenError
 from einthoven.evaluation.retrieval import best_ranks
-from einthoven.model import STRIPS, Model, load
-from einthoven.study import atomic, data_kind, read_table
+from einthoven.model import COARSE, FINE, STRIPS, CodePart, Model, load
+from einthoven.study import atomic, data_kind, read_manifest, read_table, stage_manifest
 from einthoven.training.probes import fit_probes_of
+from einthoven.vocabulary import vocabulary as vocabularies
+from einthoven.vocabulary.patients import train_patients
+from einthoven.vocabulary.rules import rules_of
 from einthoven.waveforms.rates import at_rate
 from einthoven.waveforms.store import Store
 from einthoven.waveforms.strips import Floats, from_store
@@ -36,7 +44,9 @@ class Held:
     """The validation pairs that choose the checkpoint."""
 
     strips: Floats  # [n, s, 12, t] millivolts
-    texts: list[str]
+    texts: list[str | None]
+    records: Records | None = None
+    code_sets: Ints | None = None  # [n] equal numbers: the same codes
 
 
 @dataclass
@@ -60,30 +70,28 @@ def train_on_study(
     process = PartialState(cpu=_processors_only(), timeout=timedelta(days=1))
     with process.main_process_first():
         store = at_rate(study, recipe.ecg.sampling_rate)
-    table = training_pairs(study, recipe.training.concatenation)
+    table = training_pairs(study, recipe.training.concatenation, recipe.space.modalities)
     train = table.filter(pc.equal(table["split"], "train"))
     if len(train) < 2:
-        raise EinthovenError(f"{study}: {len(train)} training pairs with a signal and a text; at least 2 are needed.")
-    texts = sorted(set(train["text"].to_pylist()))
+        wanted = " or ".join(name for name in recipe.space.modalities if name != "ecg")
+        raise EinthovenError(f"{study}: {len(train)} training pairs with a signal and {wanted}; at least 2 are needed.")
     torch.manual_seed(recipe.training.seed)
-    model = Model.create(recipe.ecg, recipe.text, recipe.space, texts)
+    codes = _code_part(recipe, study) if "codes" in recipe.space.modalities else None
+    texts = sorted(set(train["text"].drop_null().to_pylist()))
+    model = Model.create(recipe.ecg, recipe.text, recipe.space, texts, codes)
     model.card = {
         "data_kind": data_kind(study),
         "seed": recipe.training.seed,
         "pairs": len(train),
         "concatenation": recipe.training.concatenation,
+        "code_kinds": _code_kinds(study),
     }
-    number = {text: i for i, text in enumerate(texts)}
-    tokens, mask = model.tokenize(texts)
     pairs = Pairs(
         rows=train["row"].to_numpy(),
         subjects=train["subject_id"].to_numpy(),
-        texts=np.array([number[text] for text in train["text"].to_pylist()]),
-        tokens=tokens,
-        mask=mask,
         read=store.read,
-        mask_token=model.tokenizer.mask_token_id,
-        content=model.content,
+        texts=None if model.text is None else _texts(model, train["text"].to_pylist(), texts),
+        codes=None if model.codes is None else _codes(model, train),
     )
     validation = table.filter(pc.equal(table["split"], "validation"))
     held = _held(validation, store, model) if process.is_main_process else None
@@ -98,12 +106,70 @@ def train_on_study(
     return {"pairs": len(train), "distinct_texts": len(texts), "history": history, "probes": probes, **best.card}
 
 
-def training_pairs(study: Path, concatenation: str) -> pa.Table:
-    """The pairs with a signal and a text, by recording; `text` is the concatenation asked for."""
+def training_pairs(study: Path, concatenation: str, modalities: Sequence[str]) -> pa.Table:
+    """The pairs with a signal and at least one other modality, by recording, with the age at it.
+
+    `text` is the concatenation asked for.
+    """
     column = schema.CONCATENATIONS[concatenation]
-    table = read_table(schema.PAIRS, study, ["recording_id", "subject_id", "split", "row", column])
-    table = table.rename_columns(["recording_id", "subject_id", "split", "row", "text"]).sort_by("recording_id")
-    return table.filter(pc.and_(pc.is_valid(table["row"]), pc.is_valid(table["text"])))
+    plain = ["recording_id", "subject_id", "split", "row", "codes", "code_kinds", "code_days"]
+    table = read_table(schema.PAIRS, study, [*plain, column]).rename_columns([*plain, "text"])
+    ages = read_table(schema.RECORDINGS, study, ["recording_id", "age"])
+    places = pc.index_in(table["recording_id"], value_set=ages["recording_id"].combine_chunks())
+    table = table.append_column("age", ages["age"].take(places)).sort_by("recording_id")
+    has = {"text": pc.is_valid(table["text"]), "codes": pc.greater(pc.list_value_length(table["codes"]), 0)}
+    other = [has[name] for name in modalities if name in has]
+    return table.filter(pc.and_(pc.is_valid(table["row"]), functools.reduce(pc.or_, other)))
+
+
+def _code_kinds(study: Path) -> dict[str, list[str]]:
+    """The patterns of each kind of code that the pairs were made with."""
+    manifest = read_manifest(stage_manifest(study, "pair"))
+    assert manifest is not None  # `align` refuses a study without pairs
+    return {kind: list(patterns) for kind, patterns in manifest["config"]["code_kinds"].items()}
+
+
+def _code_part(recipe: Recipe, study: Path) -> CodePart:
+    """A pretrained encoder with its vocabulary, or a new one with the vocabulary of the train split."""
+    kinds = list(_code_kinds(study))
+    if recipe.codes.pretrained is not None and (Path(recipe.codes.pretrained) / vocabularies.FILE).exists():
+        masked, vocabulary, _ = load_codes(Path(recipe.codes.pretrained), kinds=kinds)
+        return CodePart(masked.encoder, vocabulary)
+    rules = rules_of(recipe.vocabulary, read_table(schema.CODES, study))
+    vocabulary = vocabularies.build(train_patients(study), recipe.vocabulary.floor, rules)
+    return CodePart(create_codes(recipe.codes, vocabulary, kinds), vocabulary)
+
+
+def _texts(model: Model, of_pair: list[str | None], texts: list[str]) -> Texts:
+    number = {text: i for i, text in enumerate(texts)}
+    missing = any(text is None for text in of_pair)
+    tokens, mask = model.tokenize([*texts, ""] if missing else texts)
+    assert model.tokenizer is not None
+    return Texts(
+        of_pair=np.array([-1 if text is None else number[text] for text in of_pair]),
+        tokens=tokens,
+        mask=mask,
+        mask_token=model.tokenizer.mask_token_id,
+        content=model.content,
+    )
+
+
+def _codes(model: Model, table: pa.Table) -> Codes:
+    assert model.codes is not None
+    return Codes(*_records(model, table), model.codes.config.max_codes)
+
+
+def _records(model: Model, table: pa.Table) -> tuple[Records, Ints]:
+    """The coded records of pairs, and the number of each one's set of codes."""
+    assert model.codes is not None and model.vocabulary is not None
+    ages = table["age"].to_numpy().astype(np.float32)
+    records = encode_records(table, ages, model.vocabulary, model.codes.kinds)
+    sets: dict[bytes, int] = {}
+    numbers = [
+        sets.setdefault(np.unique(records.tokens[start:stop]).tobytes(), len(sets))
+        for start, stop in pairwise(records.offsets)
+    ]
+    return records, np.array(numbers, np.int64)
 
 
 def _processors_only() -> bool:
@@ -115,8 +181,9 @@ def _held(table: pa.Table, store: Store, model: Model) -> Held | None:
     if len(table) < 2:
         return None
     block = store.read(table["row"].to_numpy())
-    rate = model.ecg_config.sampling_rate
-    return Held(from_store(block, store.sampling_rate, rate, model.strip_samples, STRIPS), table["text"].to_pylist())
+    strips = from_store(block, store.sampling_rate, model.ecg_config.sampling_rate, model.strip_samples, STRIPS)
+    records, sets = (None, None) if model.codes is None else _records(model, table)
+    return Held(strips, table["text"].to_pylist(), records, sets)
 
 
 def precision(wanted: str, device: torch.device) -> str:
@@ -138,19 +205,44 @@ def learning_rate(step: int, steps: int, options: Training) -> float:
     return options.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
 
 
-def align_loss(model: nn.Module, batch: Batch, content: Tensor, words: float, kind: str) -> Tensor:
-    """Symmetric InfoNCE over the batches of all ranks, and `words` times the prediction of the report's words.
+def align_loss(model: nn.Module, batch: Batch, content: Tensor | None, options: Training, kind: str) -> Tensor:
+    """The contrastive losses over the batches of all ranks, and `options.words` times the prediction of the words.
 
-    Equal texts are positives; other recordings of a patient are neither positive nor negative.
+    Equal texts and equal sets of codes are positives; other recordings of a patient are neither positive nor negative.
     """
     with torch.autocast(batch.strip.device.type, torch.bfloat16, enabled=kind == "bf16"):
-        ecg, text, logits, scale = model(batch.strip, batch.tokens, batch.mask)
+        out = model(batch.strip, batch.tokens, batch.mask, batch.codes)
     # outside of autocast: differences between cosines are smaller than bf16 can tell
-    ecg, text = gather(ecg), gather(text)
-    same_text, subject = gather(batch.text), gather(batch.subject)
-    positives = same_text[:, None] == same_text[None, :]
-    loss = info_nce(ecg, text, scale, positives, subject[:, None] == subject[None, :])
-    return loss + words * word_loss(logits, batch.tokens, content)
+    views, ignored = out.views, equal(gather(batch.subject))
+    total = out.scale.sum() * 0.0  # every parameter has a gradient, also of a space that nobody meets in
+    total = total + out.bias.sum() * 0.0
+    for weight, space, left, right, group, present in (
+        (options.fine, FINE, views.ecg_fine, views.codes_fine, batch.code_set, batch.has_codes),
+        (options.coarse, COARSE, views.ecg_coarse, views.text_coarse, batch.text, batch.has_text),
+        (options.codes_text, COARSE, views.codes_coarse, views.text_coarse, batch.text, both(batch)),
+    ):
+        if weight and left is not None and right is not None and group is not None and present is not None:
+            groups = gather(group)
+            positives = (
+                equal(groups)
+                if options.multi_positive
+                else torch.eye(len(groups), dtype=torch.bool, device=groups.device)
+            )
+            pair = (gather(left), gather(right), out.scale[space])
+            masks = (positives, ignored, gather(present))
+            if options.loss == "sigmoid":
+                total = total + weight * sigmoid_loss(*pair, out.bias[space], *masks)
+            else:
+                total = total + weight * info_nce(*pair, *masks)
+    if out.words is not None and content is not None and batch.tokens is not None and batch.has_text is not None:
+        share = None if bool(batch.has_text.all()) else batch.has_text / batch.has_text.sum().clamp(min=1)
+        total = total + options.words * word_loss(out.words, batch.tokens, content, share)
+    return total
+
+
+def both(batch: Batch) -> Tensor | None:
+    """The rows that have codes and a text."""
+    return None if batch.has_codes is None or batch.has_text is None else batch.has_codes & batch.has_text
 
 
 def align(
@@ -171,6 +263,7 @@ def align(
     accelerator = Accelerator(cpu=_processors_only())
     kind = precision(options.precision, accelerator.device)
     model.to(accelerator.device)
+    content = None if model.text is None else model.content
     state = State(model, copy.deepcopy(model).eval().requires_grad_(False), _optimizer(model, options), 0, 0, -1.0, [])
     resume(workshop, state, signature)
     wrapped, optimizer = accelerator.prepare(state.model, state.optimizer)
@@ -193,7 +286,7 @@ def align(
             torch.manual_seed(_seed(options.seed, state.step, accelerator.process_index))  # dropout
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(state.step, steps, options)
-            loss = align_loss(wrapped, batch.to(accelerator.device), model.content, options.words, kind)
+            loss = align_loss(wrapped, batch.to(accelerator.device), content, options, kind)
             accelerator.backward(loss)
             accelerator.clip_grad_norm_(model.parameters(), options.clip_norm)
             optimizer.step()
@@ -235,15 +328,33 @@ def update_average(average: nn.Module, model: nn.Module, decay: float, step: int
 
 
 def validate(model: Model, held: Held) -> float:
-    """Mean reciprocal rank of the paired text among the distinct texts, and of the ECG among the ECGs."""
-    parts = [model.encode_strips(torch.from_numpy(held.strips[i : i + 64]))[0] for i in range(0, len(held.texts), 64)]
-    ecg = torch.cat(parts).cpu().numpy()
-    distinct = list(dict.fromkeys(held.texts))
-    number = {text: i for i, text in enumerate(distinct)}
-    group: Ints = np.array([number[text] for text in held.texts])
-    text = model.encode_text(distinct)
-    there = best_ranks(ecg, text, group, np.arange(len(distinct)))
-    back = best_ranks(text, ecg, np.arange(len(distinct)), group)
+    """Mean reciprocal rank between ECGs and the distinct texts, and between ECGs and records, both ways; their mean."""
+    scores = []
+    if model.text is not None:
+        told = [i for i, text in enumerate(held.texts) if text is not None]
+        texts = [text for text in held.texts if text is not None]
+        distinct = list(dict.fromkeys(texts))
+        number = {text: i for i, text in enumerate(distinct)}
+        group: Ints = np.array([number[text] for text in texts])
+        scores.append(_rank(_strips(model, held.strips[told], "coarse"), model.encode_text(distinct), group))
+    if held.records is not None and held.code_sets is not None:
+        known = np.flatnonzero(np.diff(held.records.offsets))
+        _, first, group = np.unique(held.code_sets[known], return_index=True, return_inverse=True)
+        codes = model.encode_records(held.records)[known][first]
+        scores.append(_rank(_strips(model, held.strips[known], "fine"), codes, group))
+    return float(np.mean(scores))
+
+
+def _strips(model: Model, strips: Floats, space: str) -> Floats:
+    parts = [model.encode_strips(torch.from_numpy(strips[i : i + 64]), space)[0] for i in range(0, len(strips), 64)]
+    ecg: Floats = torch.cat(parts).cpu().numpy()
+    return ecg
+
+
+def _rank(ecg: Floats, other: Floats, group: Ints) -> float:
+    """Mean reciprocal rank, both ways, of ECGs and what ECG i belongs to, `other[group[i]]`."""
+    there = best_ranks(ecg, other, group, np.arange(len(other)))
+    back = best_ranks(other, ecg, np.arange(len(other)), group)
     return float(((1 / there).mean() + (1 / back).mean()) / 2)
 
 
