@@ -325,3 +325,26 @@ def test_what_may_hold_a_password_is_not_repeated(tmp_path: Path, source: str) -
     with pytest.raises(EinthovenError) as caught:
         pipeline.ingest(Source(name="omop"), source, tmp_path / "study")
     assert "geheim" not in str(caught.value)
+
+
+@pytest.mark.parametrize("modalities", [["ecg", "codes"], ["ecg", "codes", "text"]], ids="-".join)
+def test_models_with_codes_train_and_are_measured(
+    study: Path, recipe: Path, tmp_path: Path, modalities, capsys
+) -> None:
+    settings = [f"space.modalities={json.dumps(modalities)}", "codes.hidden=32", "codes.layers=1", "codes.heads=2"]
+    chosen = [part for setting in settings for part in ("--set", setting)]
+    run("align", str(study), "--recipe", str(recipe), "--out", str(tmp_path / "model"), *chosen)
+    run("evaluate", str(tmp_path / "model"), str(study), "--split", "test", "--out", str(tmp_path / "report"))
+    metrics = json.loads((tmp_path / "report" / "metrics.json").read_text())
+    assert {"retrieval_codes", "zeroshot_codes", "probe"} <= set(metrics["model"])
+    assert ("retrieval" in metrics["model"]) == ("text" in modalities)
+    assert "Zero-shot by code" in (tmp_path / "report" / "report.html").read_text()
+    model = einthoven.load(tmp_path / "model")
+    codes = model.encode_codes([["SCP//AFIB"], ["DIAGNOSIS//ICD//10//I4891", "MEDICATION//warfarin"]], ages=[70, 80])
+    signal = np.random.default_rng(0).normal(size=(12, 1000))
+    assert codes.shape == (2, 256) and model.encode_ecg(signal, 100, space="fine").shape == (256,)
+    if "text" in modalities:
+        assert model.encode_codes([["SCP//AFIB"]], space="coarse") @ model.encode_text(["x"])[0]
+        assert np.abs(model.encode_ecg(signal, 100) @ model.encode_text(["x"])[0]) <= 1.0
+    with pytest.raises(EinthovenError, match="of no kind"):
+        model.encode_codes([["LAB//1"]])

@@ -1,6 +1,7 @@
 """Embed every recording of a study that has a signal: model x waveforms -> embeddings."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from einthoven.study import read_table, sha256, write_table
 from einthoven.waveforms.store import Store
 from einthoven.waveforms.strips import from_store, lead_mask
 
+Floats = np.ndarray[Any, np.dtype[np.float32]]
+
 
 def table_of(model_directory: Path) -> Table:
     """The embeddings table of one model: its place in the study carries the hash of the model's weights."""
@@ -27,6 +30,15 @@ def table_of(model_directory: Path) -> Table:
     return Table(f"embeddings/{mark}/{schema.EMBEDDINGS.path}", schema.EMBEDDINGS.columns)
 
 
+@dataclass(frozen=True)
+class Rows:
+    """Embeddings of rows of the waveform store."""
+
+    vectors: Floats  # unit length [n, d]: where text is or, without text, where codes are
+    features: Floats  # [n, c]
+    fine: Floats | None  # unit length [n, d]: where codes are; None for a model without codes
+
+
 def embed_rows(
     model: Model,
     store: Store,
@@ -34,32 +46,37 @@ def embed_rows(
     progress: Callable[[int, int], None],
     leads: Sequence[str] = schema.LEADS,
     batch: int = 64,
-) -> tuple[np.ndarray[Any, np.dtype[np.float32]], np.ndarray[Any, np.dtype[np.float32]]]:
-    """Unit vectors [n, d] and pooled features [n, c] of rows of the waveform store, from these leads only."""
+) -> Rows:
+    """Embed rows of the waveform store, from these leads only."""
     absent = ~lead_mask(leads)
     rate, length = model.ecg_config.sampling_rate, model.strip_samples
     model.eval()
-    vectors, features = [], []
+    parts: list[list[Floats]] = [[], [], []]
     for start in range(0, len(rows), batch):
         strips = from_store(store.read(rows[start : start + batch]), store.sampling_rate, rate, length, STRIPS)
         strips[:, :, absent] = 0
-        vector, feature = model.encode_strips(torch.from_numpy(strips))
-        vectors.append(vector.float().cpu().numpy())
-        features.append(feature.float().cpu().numpy())
+        seen = model.encode_strips(torch.from_numpy(strips))
+        for part, found in zip(parts, (seen.vectors(), seen.features, seen.fine), strict=True):
+            if found is not None:
+                part.append(found.float().cpu().numpy())
         progress(min(start + batch, len(rows)), len(rows))
-    if not vectors:
-        return np.empty((0, model.space_config.dim), np.float32), np.empty((0, model.ecg.dim), np.float32)
-    return np.concatenate(vectors), np.concatenate(features)
+    dims = (model.space_config.dim, model.ecg.dim, model.space_config.dim)
+    vectors, features, fine = (
+        np.concatenate(part) if part else np.empty((0, dim), np.float32) for part, dim in zip(parts, dims, strict=True)
+    )
+    return Rows(vectors, features, None if model.codes is None else fine)
 
 
 def embed(model: Model, table: Table, study: Path, progress: Callable[[int, int], None]) -> dict[str, Any]:
     """Write the embeddings of a study to `table`; return counts."""
     recordings = read_table(schema.RECORDINGS, study, ["recording_id", "subject_id", "split", "row"])
     kept = recordings.filter(pc.is_valid(recordings["row"]))
-    rows = kept["row"].to_numpy()
-    vectors, features = embed_rows(model, Store.open(study), rows, progress)
+    found = embed_rows(model, Store.open(study), kept["row"].to_numpy(), progress)
     columns = {name: kept[name] for name in ("recording_id", "subject_id", "split")}
-    write_table(table, study, pa.table({**columns, "embedding": lists(vectors), "features": lists(features)}))
+    columns |= {"embedding": lists(found.vectors), "features": lists(found.features)}
+    kind = schema.EMBEDDINGS.columns.field("fine").type
+    columns["fine"] = pa.nulls(len(kept), kind) if found.fine is None else lists(found.fine)
+    write_table(table, study, pa.table(columns))
     return {"embedded": len(kept), "without_signal": len(recordings) - len(kept)}
 
 

@@ -71,6 +71,23 @@ class Outputs:
     bias: Tensor  # [2]: of the sigmoid loss
 
 
+@dataclass(frozen=True)
+class Embedded:
+    """ECGs as a model sees them. None: the model has not that space."""
+
+    coarse: Tensor | None  # unit vectors [n, d], where text is
+    fine: Tensor | None  # unit vectors [n, d], where codes are
+    features: Tensor  # [n, c], the encoder's, before any head
+
+    def vectors(self, space: str | None = None) -> Tensor:
+        """Unit vectors in a space, "coarse" or "fine"; by default coarse if there is one."""
+        for name in ("coarse", "fine") if space is None else (space,):
+            found: Tensor | None = getattr(self, name, None)
+            if found is not None:
+                return found
+        raise EinthovenError(f"this model has no {space} space.")
+
+
 class Model(nn.Module):
     """An ECG encoder, and encoders of text, of coded records or of both, that meet in one or two spaces."""
 
@@ -161,24 +178,16 @@ class Model(nn.Module):
         return batch["input_ids"], batch["attention_mask"]
 
     @torch.inference_mode()
-    def encode_strips(self, strips: Tensor, space: str | None = None) -> tuple[Tensor, Tensor]:
-        """Recordings as [n, s, 12, t] strips in mV -> (unit vectors [n, d], features [n, c]), means over strips.
-
-        `space`: "fine", where codes are, or "coarse", where text is; by default coarse if the model has it.
-        """
+    def encode_strips(self, strips: Tensor) -> "Embedded":
+        """Recordings as [n, s, 12, t] strips in mV -> their embeddings, means over strips."""
         n, s = strips.shape[:2]
         features = self.ecg(strips.flatten(0, 1).to(self.device))
-        vectors = self._seen(self.spaces(features), "ecg", space).view(n, s, -1).mean(dim=1)
-        return nn.functional.normalize(vectors, dim=-1), features.view(n, s, -1).mean(dim=1)
-
-    def _seen(self, views: Views, modality: str, space: str | None) -> Tensor:
-        """The view of a modality in a space; EinthovenError if the model has it not there."""
-        wanted = ("coarse", "fine") if space is None else (space,)
-        for name in wanted:
-            view: Tensor | None = getattr(views, f"{modality}_{name}", None)
-            if view is not None:
-                return view
-        raise EinthovenError(f"this model has no {modality} in the {space or 'coarse or fine'} space.")
+        views = self.spaces(features)
+        coarse, fine = (
+            None if view is None else nn.functional.normalize(view.view(n, s, -1).mean(dim=1), dim=-1)
+            for view in (views.ecg_coarse, views.ecg_fine)
+        )
+        return Embedded(coarse, fine, features.view(n, s, -1).mean(dim=1))
 
     def encode_ecg(
         self,
@@ -207,7 +216,7 @@ class Model(nn.Module):
         batch = signal if signal.ndim == 3 else signal[None]
         strips = from_millivolts(batch, sampling_rate, leads, self.ecg_config.sampling_rate, self.strip_samples, STRIPS)
         self.eval()
-        out = [self.encode_strips(torch.from_numpy(part), space)[0] for part in _chunks(strips, 64)]
+        out = [self.encode_strips(torch.from_numpy(part)).vectors(space) for part in _chunks(strips, 64)]
         vectors = torch.cat(out).cpu().numpy() if out else np.empty((0, 0), np.float32)
         return vectors if signal.ndim == 3 else vectors[0]
 
@@ -224,7 +233,9 @@ class Model(nn.Module):
             tokens, mask = self.tokenize(order[start : start + batch])
             assert self.text is not None  # or `tokenize` had said so
             features = self.text(tokens.to(self.device), mask.to(self.device))
-            found.append(self._seen(self.spaces(None, text=features), "text", None).float().cpu())
+            view = self.spaces(None, text=features).text_coarse
+            assert view is not None
+            found.append(view.float().cpu())
         if not found:
             return np.empty((0, self.space_config.dim), np.float32)
         vectors = torch.cat(found).numpy()
@@ -232,7 +243,7 @@ class Model(nn.Module):
         return vectors[[place[text] for text in texts]]
 
     @torch.inference_mode()
-    def encode_records(self, records: Records, space: str | None = "fine", batch: int = 64) -> npt.NDArray[np.float32]:
+    def encode_records(self, records: Records, space: str = "fine", batch: int = 64) -> npt.NDArray[np.float32]:
         """Embed coded records, as `code_records.encode_records` makes them: unit vectors [n, d]."""
         if self.codes is None:
             raise EinthovenError('this model has no encoder of codes; train one with "codes" among [space] modalities.')
@@ -242,13 +253,16 @@ class Model(nn.Module):
         for start in range(0, len(order), batch):
             part = records.batch(order[start : start + batch], self.codes.config.max_codes)
             views = self.spaces(None, self.codes(part.to(self.device)))
-            found.append(self._seen(views, "codes", space).float().cpu())
+            view = views.codes_fine if space == "fine" else views.codes_coarse
+            if view is None:
+                raise EinthovenError(f"this model has no codes in the {space} space.")
+            found.append(view.float().cpu())
         if not found:
             return np.empty((0, self.space_config.dim), np.float32)
         return torch.cat(found).numpy()[np.argsort(order)]
 
     def encode_codes(
-        self, records: Sequence[Sequence[str]], ages: Sequence[float] | None = None, space: str | None = "fine"
+        self, records: Sequence[Sequence[str]], ages: Sequence[float] | None = None, space: str = "fine"
     ) -> npt.NDArray[np.float32]:
         """Embed lists of codes as if all were of the day of the ECG: unit vectors [n, d]. `ages` are in years.
 

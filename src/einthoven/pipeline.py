@@ -40,7 +40,7 @@ SOURCE_TABLES = (
 )
 SOURCES = ("ptbxl", "mimic", "meds", "omop", "fhir", "challenge", "simulated")
 PAIRED_TABLES = (schema.RECORDINGS, schema.EVENTS, schema.NOTES, schema.ENTITIES)
-MODEL_FILES = ("config.json", "model.safetensors", "tokenizer", "probes.safetensors")
+MODEL_FILES = ("config.json", "model.safetensors", "tokenizer", "vocabulary.json", "probes.safetensors")
 
 
 def silent(done: int, total: int, note: str) -> None:
@@ -240,6 +240,8 @@ def align(recipe: Recipe, study: Path, out: Path, progress: Progress = silent) -
     config = {name: part for name, part in to_dict(recipe).items() if name not in ("source", "entities", "pairing")}
     del config["evaluation"]["resamples"], config["evaluation"]["lead_subsets"]  # the probes do not depend on them
     inputs = {"pairs": schema.PAIRS.at(study), "ingest": stage_manifest(study, "ingest")}
+    if recipe.codes.pretrained is not None and Path(recipe.codes.pretrained).is_dir():
+        inputs["codes"] = Path(recipe.codes.pretrained)
     workshop = out.with_name(out.name + ".training")
     signature = json.dumps([config, {name: fingerprint(path) for name, path in inputs.items()}], sort_keys=True)
 

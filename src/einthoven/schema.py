@@ -184,8 +184,11 @@ EMBEDDINGS = Table(
             pa.field("recording_id", pa.string(), nullable=False),
             pa.field("subject_id", pa.int64(), nullable=False),
             pa.field("split", pa.string(), nullable=False),
-            pa.field("embedding", pa.list_(pa.float32())),  # unit length, in the space shared with text
+            pa.field(
+                "embedding", pa.list_(pa.float32())
+            ),  # unit length, where text is or, without text, where codes are
             pa.field("features", pa.list_(pa.float32())),  # the encoder's pooled features, before the head
+            pa.field("fine", pa.list_(pa.float32())),  # unit length, where codes are; null: a model without codes
         ]
     ),
 )

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -116,6 +117,13 @@ def encode_records(
         offsets=np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]),
         ages=np.asarray(ages, np.float32),
     )
+
+
+def code_sets(records: Records) -> Ints:
+    """A number for each record [n]; equal numbers: the same codes, whenever they were."""
+    sets: dict[bytes, int] = {}
+    parts = (np.unique(records.tokens[start:stop]).tobytes() for start, stop in pairwise(records.offsets))
+    return np.array([sets.setdefault(part, len(sets)) for part in parts], np.int64)
 
 
 def nearest(record: CodeSequence, most: int) -> CodeSequence:

@@ -23,6 +23,7 @@ class SuperClasses(NamedTuple):
     recording_ids: tuple[str, ...]  # in the order of recordings.parquet
     labels: NDArray[np.bool_]  # [recordings, classes]
     without_class: int  # recordings of the study that have no class and so no row
+    codes_of: dict[str, tuple[str, ...]]  # the codes of each class
 
 
 def super_classes(study: Path) -> SuperClasses:
@@ -48,4 +49,5 @@ def super_classes(study: Path) -> SuperClasses:
     labels = np.array([[c in positive[r] for c in classes] for r in labelled], bool).reshape(
         len(labelled), len(classes)
     )
-    return SuperClasses(classes, labelled, labels, len(everyone) - len(labelled))
+    codes_of = {c: tuple(code for code, names in sorted(classes_of.items()) if c in names) for c in classes}
+    return SuperClasses(classes, labelled, labels, len(everyone) - len(labelled), codes_of)

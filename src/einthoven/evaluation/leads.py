@@ -10,8 +10,8 @@ control goes the same way.
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from einthoven.embed import embed_rows
-from einthoven.evaluation.intervals import Floats, Integers
+from einthoven.embed import Rows, embed_rows
+from einthoven.evaluation.intervals import Integers
 from einthoven.model import Model
 from einthoven.schema import LEADS
 from einthoven.waveforms.store import Store
@@ -21,7 +21,7 @@ SUBSETS: Final = {"6": LEADS[:6], "2": ("I", "II"), "1": ("I",)}
 
 
 def measure_subsets(
-    measure: Callable[[str, Floats, Floats], dict[str, Any]],
+    measure: Callable[[str, Rows], dict[str, Any]],
     encoders: Mapping[str, Model],
     store: Store,
     rows: Integers,
@@ -29,7 +29,7 @@ def measure_subsets(
 ) -> dict[str, dict[str, Any]]:
     """Metrics of each series of encoders on rows of the waveform store, with the leads of each subset only.
 
-    `measure` turns a series, its vectors [n, d] and its features [n, c] into metrics. Returns
+    `measure` turns a series and its embeddings into metrics. Returns
     {"6": {"leads": [names], "model": measure(...), "random_init": measure(...)}, "2": …, "1": …}.
     """
     result: dict[str, dict[str, Any]] = {}
@@ -41,6 +41,6 @@ def measure_subsets(
             def told(i: int, n: int, before: int = done) -> None:
                 progress(before + i, total, "fewer leads")
 
-            result[count][series] = measure(series, *embed_rows(encoder, store, rows, told, leads))
+            result[count][series] = measure(series, embed_rows(encoder, store, rows, told, leads))
             done += len(rows)
     return result

@@ -1,6 +1,6 @@
 """The evaluation of a model on one split of a study: retrieval, zero-shot, probes, each beside an untrained control."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 
 from einthoven import schema
 from einthoven.config import Evaluation
-from einthoven.embed import embed_rows, matrix, table_of
+from einthoven.embed import Rows, embed_rows, matrix, table_of
+from einthoven.encoders.code_records import code_sets, encode_records
 from einthoven.errors import EinthovenError
 from einthoven.evaluation import report
 from einthoven.evaluation.intervals import Floats, Integers
@@ -19,7 +20,7 @@ from einthoven.evaluation.labels import super_classes
 from einthoven.evaluation.leads import measure_subsets
 from einthoven.evaluation.retrieval import all_ranks, retrieval
 from einthoven.evaluation.transfer import probe_metrics
-from einthoven.evaluation.zeroshot import PROMPTS, prompt_scores, zero_shot
+from einthoven.evaluation.zeroshot import PROMPTS, REFERENCE, prompt_scores, zero_shot
 from einthoven.model import Model, load
 from einthoven.search.query import findings
 from einthoven.study import data_kind, read_manifest, read_table
@@ -42,14 +43,8 @@ class Split:
     labelled: np.ndarray[Any, np.dtype[np.bool_]]
     labels: np.ndarray[Any, np.dtype[np.bool_]]  # [n, classes], all False where not labelled
     classes: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """What one model makes of a split."""
-
-    vectors: Floats
-    features: Floats
+    coded: pa.Table  # columns codes, code_kinds, code_days and age
+    codes_of: Mapping[str, tuple[str, ...]]  # the codes of each class
 
 
 def evaluate_model(
@@ -70,11 +65,10 @@ def evaluate_model(
     if order.null_count:
         raise EinthovenError(f"{study}: pairs and embeddings name different recordings; run pair and embed again.")
     mine = embedded.take(order)
-    encoded = {"model": Encoded(matrix(mine["embedding"]), matrix(mine["features"]))}
+    fine = None if model.codes is None else matrix(mine["fine"])
+    encoded = {"model": Rows(matrix(mine["embedding"]), matrix(mine["features"]), fine)}
     store = Store.open(study)
-    encoded["random_init"] = Encoded(
-        *embed_rows(control, store, data.rows, lambda i, n: progress(i, n, "untrained control"))
-    )
+    encoded["random_init"] = embed_rows(control, store, data.rows, lambda i, n: progress(i, n, "untrained control"))
     metrics: dict[str, Any] = {
         "data_kind": data_kind(study),
         "trained_on": model.card.get("data_kind"),
@@ -86,11 +80,11 @@ def evaluate_model(
     figures: dict[str, Any] = {}
     encoders = {"model": model, "random_init": control}
 
-    def measured(series: str, vectors: Floats, features: Floats) -> dict[str, Any]:
-        return measure(encoders[series], Encoded(vectors, features), data, options, directory, series)
+    def measured(series: str, rows: Rows) -> dict[str, Any]:
+        return measure(encoders[series], rows, data, options, directory, series)
 
     for series, encoder in encoders.items():
-        metrics[series] = measured(series, encoded[series].vectors, encoded[series].features)
+        metrics[series] = measured(series, encoded[series])
         _collect(figures, encoder, encoded[series], data, series)
     if options.lead_subsets:
         metrics["leads"] = measure_subsets(measured, encoders, store, data.rows, progress)
@@ -104,8 +98,11 @@ def evaluate_model(
 def read_split(study: Path, split: str, concatenation: str = "report") -> Split:
     """The recordings of a split that have a signal, by recording; their texts are that concatenation of notes."""
     column = schema.CONCATENATIONS[concatenation]
-    pairs = read_table(schema.PAIRS, study, ["recording_id", "subject_id", "split", "row", column])
-    pairs = pairs.sort_by("recording_id")
+    coded = ["codes", "code_kinds", "code_days"]
+    pairs = read_table(schema.PAIRS, study, ["recording_id", "subject_id", "split", "row", *coded, column])
+    ages = read_table(schema.RECORDINGS, study, ["recording_id", "age"])
+    places = pc.index_in(pairs["recording_id"], value_set=ages["recording_id"].combine_chunks())
+    pairs = pairs.append_column("age", ages["age"].take(places)).sort_by("recording_id")
     pairs = pairs.filter(pc.and_(pc.equal(pairs["split"], split), pc.is_valid(pairs["row"])))
     if not len(pairs):
         raise EinthovenError(f"{study}: the {split} split has no recording with a signal. Choose another --split.")
@@ -123,6 +120,8 @@ def read_split(study: Path, split: str, concatenation: str = "report") -> Split:
         labelled,
         labels,
         found.classes,
+        pairs.select([*coded, "age"]),
+        found.codes_of,
     )
 
 
@@ -139,12 +138,12 @@ def counts(data: Split, study: Path) -> dict[str, int]:
 
 
 def measure(
-    model: Model, encoded: Encoded, data: Split, options: Evaluation, directory: Path, series: str
+    model: Model, encoded: Rows, data: Split, options: Evaluation, directory: Path, series: str
 ) -> dict[str, Any]:
     """All metrics of one model on one split; a part without data to rest on is left out."""
     result: dict[str, Any] = {}
     told = np.array([text is not None for text in data.texts])
-    if told.sum() >= 2:
+    if model.text is not None and told.sum() >= 2:
         texts = [text for text in data.texts if text is not None]
         result["retrieval"] = retrieval(
             encoded.vectors[told],
@@ -157,7 +156,7 @@ def measure(
     seen = data.labelled
     told_apart = [0 < int(data.labels[seen, i].sum()) < int(seen.sum()) for i in range(len(data.classes))]
     prompted = [i for i, name in enumerate(data.classes) if name in PROMPTS]
-    if any(told_apart[i] for i in prompted):
+    if model.text is not None and any(told_apart[i] for i in prompted):
         result["zeroshot"] = zero_shot(
             encoded.vectors[seen],
             prompt_embeddings(model, [data.classes[i] for i in prompted]),
@@ -166,6 +165,7 @@ def measure(
             resamples=options.resamples,
             seed=options.seed,
         )
+    result |= _by_codes(model, encoded, data, options)
     fitted = load_probes(directory / FILE)
     shared = [name for name in data.classes if fitted is not None and name in fitted[0]]
     columns = [data.classes.index(name) for name in shared]
@@ -182,6 +182,30 @@ def measure(
     return result
 
 
+def _by_codes(model: Model, encoded: Rows, data: Split, options: Evaluation) -> dict[str, Any]:
+    """Retrieval between ECGs and coded records, and zero-shot classes by their codes, in the space of the codes."""
+    if model.codes is None or model.vocabulary is None or encoded.fine is None:
+        return {}
+    result: dict[str, Any] = {}
+    ages = data.coded["age"].to_numpy().astype(np.float32)
+    records = encode_records(data.coded, ages, model.vocabulary, model.codes.kinds)
+    known = np.diff(records.offsets) > 0
+    settings: dict[str, Any] = {"resamples": options.resamples, "seed": options.seed}
+    if known.sum() >= 2:
+        vectors, sets = model.encode_records(records), code_sets(records)
+        result["retrieval_codes"] = retrieval(
+            encoded.fine[known], vectors[known], sets[known], data.subjects[known], **settings
+        )
+    seen = data.labelled
+    prompts = {name: model.encode_codes([[code] for code in codes]) for name, codes in data.codes_of.items() if codes}
+    columns = [i for i, name in enumerate(data.classes) if name in prompts]
+    if REFERENCE in prompts and any(0 < int(data.labels[seen, i].sum()) < int(seen.sum()) for i in columns):
+        chosen = {data.classes[i]: prompts[data.classes[i]] for i in columns}
+        labels = data.labels[seen][:, columns]
+        result["zeroshot_codes"] = zero_shot(encoded.fine[seen], chosen, labels, data.subjects[seen], **settings)
+    return result
+
+
 def groups_of(texts: list[str]) -> Integers:
     """Equal texts get equal numbers."""
     number = {text: i for i, text in enumerate(dict.fromkeys(texts))}
@@ -193,8 +217,10 @@ def prompt_embeddings(model: Model, classes: list[str]) -> dict[str, Floats]:
     return {name: model.encode_text([p for language in PROMPTS[name].values() for p in language]) for name in classes}
 
 
-def _collect(figures: dict[str, Any], model: Model, encoded: Encoded, data: Split, series: str) -> None:
+def _collect(figures: dict[str, Any], model: Model, encoded: Rows, data: Split, series: str) -> None:
     """The arrays behind the figures."""
+    if model.text is None:
+        return
     told = np.array([text is not None for text in data.texts])
     if told.sum() >= 2:
         texts = [text for text in data.texts if text is not None]
@@ -211,6 +237,8 @@ def _collect(figures: dict[str, Any], model: Model, encoded: Encoded, data: Spli
 
 def examples(model: Model, vectors: Floats, data: Split, study: Path, store: Store) -> tuple[report.Example, ...]:
     """For a few classes, the ECG nearest to the class's first English prompt, drawn with its findings."""
+    if model.text is None:
+        return ()
     prompts = [PROMPTS[name]["english"][0] for name in data.classes if name in PROMPTS][:EXAMPLES]
     nearest = [int(np.argmax(vectors @ vector)) for vector in model.encode_text(prompts)]
     names = findings(study, [data.ids[i] for i in nearest])

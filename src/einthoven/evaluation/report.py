@@ -94,15 +94,18 @@ def _beside(metrics: Mapping[str, Any]) -> list[Row]:
 
 def _rows(part: Mapping[str, Any]) -> list[tuple[tuple[str, str], str]]:
     rows: list[tuple[tuple[str, str], str]] = []
-    for direction, galleries in part.get("retrieval", {}).items():
-        for gallery, found in galleries.items():
-            task = f"Retrieval {DIRECTIONS[direction]}, {GALLERIES[gallery]}"
-            rows += [((task, f"recall@{k}, %"), _shown(found[f"recall@{k}"], 100, 1)) for k in RECALLS]
-            rows.append(((task, f"median rank of {found['gallery']}"), _shown(found["median_rank"], 1, 1)))
-    if zeroshot := part.get("zeroshot"):
-        rows.append((("Zero-shot", "macro AUROC"), _shown(zeroshot["macro"])))
-        rows += [(("Zero-shot", f"AUROC {name}"), _shown(v)) for name, v in zeroshot["classes"].items()]
-        rows += [(("Zero-shot", f"AUROC {name}"), "left out: one-sided labels") for name in zeroshot["left_out"]]
+    for kind, other in (("retrieval", "text"), ("retrieval_codes", "codes")):
+        for direction, galleries in part.get(kind, {}).items():
+            for gallery, found in galleries.items():
+                way, among = (words.replace("text", other) for words in (DIRECTIONS[direction], GALLERIES[gallery]))
+                task = f"Retrieval {way.replace('Text', other.capitalize())}, {among}"
+                rows += [((task, f"recall@{k}, %"), _shown(found[f"recall@{k}"], 100, 1)) for k in RECALLS]
+                rows.append(((task, f"median rank of {found['gallery']}"), _shown(found["median_rank"], 1, 1)))
+    for kind, task in (("zeroshot", "Zero-shot"), ("zeroshot_codes", "Zero-shot by code")):
+        if zeroshot := part.get(kind):
+            rows.append(((task, "macro AUROC"), _shown(zeroshot["macro"])))
+            rows += [((task, f"AUROC {name}"), _shown(v)) for name, v in zeroshot["classes"].items()]
+            rows += [((task, f"AUROC {name}"), "left out: one-sided labels") for name in zeroshot["left_out"]]
     for fraction, found in part.get("probe", {}).get("fractions", {}).items():
         measure = f"macro AUROC, {100 * float(fraction):g} % of training patients"
         rows.append((("Linear probe", measure), _shown(found["macro"])))

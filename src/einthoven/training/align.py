@@ -8,7 +8,6 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from einthoven import schema
 from einthoven.batches import Batch, Codes, Ints, Pairs, Texts, batches_per_epoch, epoch_batches
 from einthoven.config import Recipe, Training
 from einthoven.contrast import equal, gather, info_nce, sigmoid_loss, word_loss
-from einthoven.encoders.code_records import Records, encode_records
+from einthoven.encoders.code_records import Records, code_sets, encode_records
 from einthoven.encoders.codes import create as create_codes
 from einthoven.encoders.codes import load as load_codes
 from einthoven.errors import EinthovenError
@@ -164,12 +163,7 @@ def _records(model: Model, table: pa.Table) -> tuple[Records, Ints]:
     assert model.codes is not None and model.vocabulary is not None
     ages = table["age"].to_numpy().astype(np.float32)
     records = encode_records(table, ages, model.vocabulary, model.codes.kinds)
-    sets: dict[bytes, int] = {}
-    numbers = [
-        sets.setdefault(np.unique(records.tokens[start:stop]).tobytes(), len(sets))
-        for start, stop in pairwise(records.offsets)
-    ]
-    return records, np.array(numbers, np.int64)
+    return records, code_sets(records)
 
 
 def _processors_only() -> bool:
@@ -346,7 +340,9 @@ def validate(model: Model, held: Held) -> float:
 
 
 def _strips(model: Model, strips: Floats, space: str) -> Floats:
-    parts = [model.encode_strips(torch.from_numpy(strips[i : i + 64]), space)[0] for i in range(0, len(strips), 64)]
+    parts = [
+        model.encode_strips(torch.from_numpy(strips[i : i + 64])).vectors(space) for i in range(0, len(strips), 64)
+    ]
     ecg: Floats = torch.cat(parts).cpu().numpy()
     return ecg
 

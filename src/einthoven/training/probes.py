@@ -47,7 +47,7 @@ def fit_probes_of(
         def report(done: int, total: int, series: str = series) -> None:
             progress(done, total, f"features for probes, {series}")
 
-        _, features = embed_rows(encoder, store, rows["row"].to_numpy(), report)
+        features = embed_rows(encoder, store, rows["row"].to_numpy(), report).features
         probes[series] = fit_probes(
             features,
             labels,
