@@ -30,6 +30,12 @@ class Batch:
     def to(self, device: torch.device) -> "Batch":
         return Batch(*(getattr(self, name).to(device, non_blocking=True) for name in self.__dataclass_fields__))
 
+    def split(self, rows: int) -> list["Batch"]:
+        """Parts of at most `rows` rows and about equal size (views); 0: one part."""
+        parts = max(1, -(-len(self.text) // rows)) if rows else 1
+        columns = (getattr(self, name).tensor_split(parts) for name in self.__dataclass_fields__)
+        return [Batch(*part) for part in zip(*columns, strict=True)]
+
 
 @dataclass(frozen=True)
 class Pairs:

@@ -162,6 +162,7 @@ class Training:
     concatenation: str = "report"  # the text beside an ECG: "report" or "entity" concatenation
     epochs: int = 30
     batch: int = 128
+    chunk: int = 0  # rows of a batch encoded at a time, where memory does not hold them all; 0: all
     learning_rate: float = 1e-3
     words: float = 1.0  # weight of predicting the words of the report beside the contrastive loss; 0: contrast alone
     weight_decay: float = 0.05
@@ -176,6 +177,7 @@ class Training:
         _require(
             min(self.epochs, self.batch, self.validate_every) > 0, "training: epochs, batch, validate_every above 0"
         )
+        _require(self.chunk >= 0, "training: chunk zero or more")
         _require(self.concatenation in ("report", "entity"), "training: concatenation report or entity")
         _require(self.learning_rate > 0 and self.clip_norm > 0, "training: learning_rate and clip_norm above 0")
         _require(0 <= self.warmup < 1 and 0 <= self.ema < 1, "training: warmup and ema from 0 to below 1")
