@@ -20,11 +20,12 @@ from torch import Tensor, nn
 from einthoven import schema
 from einthoven.batches import Batch, Ints, Pairs, batches_per_epoch, epoch_batches
 from einthoven.config import Recipe, Training
-from einthoven.contrast import gather, info_nce, word_loss
+from einthoven.contrast import equal, gather, info_nce, word_loss
 from einthoven.errors import EinthovenError
 from einthoven.evaluation.retrieval import best_ranks
 from einthoven.model import STRIPS, Model, load
 from einthoven.study import atomic, data_kind, read_table
+from einthoven.training.caching import Embeddings, backward_in_chunks
 from einthoven.training.probes import fit_probes_of
 from einthoven.waveforms.rates import at_rate
 from einthoven.waveforms.store import Store
@@ -138,19 +139,25 @@ def learning_rate(step: int, steps: int, options: Training) -> float:
     return options.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
 
 
-def align_loss(model: nn.Module, batch: Batch, content: Tensor, words: float, kind: str) -> Tensor:
-    """Symmetric InfoNCE over the batches of all ranks, and `words` times the prediction of the report's words.
+def backward(model: Model, wrapped: nn.Module, batch: Batch, options: Training, kind: str) -> Tensor:
+    """Add the gradients of a step to the parameters of `model`, which `wrapped` wraps for DDP; return the loss.
 
+    Symmetric InfoNCE over the batches of all ranks, and `options.words` times the prediction of the report's words.
     Equal texts are positives; other recordings of a patient are neither positive nor negative.
     """
-    with torch.autocast(batch.strip.device.type, torch.bfloat16, enabled=kind == "bf16"):
-        ecg, text, logits, scale = model(batch.strip, batch.tokens, batch.mask)
-    # outside of autocast: differences between cosines are smaller than bf16 can tell
-    ecg, text = gather(ecg), gather(text)
-    same_text, subject = gather(batch.text), gather(batch.subject)
-    positives = same_text[:, None] == same_text[None, :]
-    loss = info_nce(ecg, text, scale, positives, subject[:, None] == subject[None, :])
-    return loss + words * word_loss(logits, batch.tokens, content)
+
+    def encode(part: Batch) -> tuple[Embeddings, Tensor]:
+        with torch.autocast(part.strip.device.type, torch.bfloat16, enabled=kind == "bf16"):
+            ecg, text, logits, _ = wrapped(part.strip, part.tokens, part.mask)
+        share = len(part.text) / len(batch.text)
+        return (ecg, text), options.words * share * word_loss(logits, part.tokens, model.content)
+
+    def contrast(ecg: Tensor, text: Tensor) -> Tensor:
+        # outside of autocast: differences between cosines are smaller than bf16 can tell
+        positives, ignored = equal(gather(batch.text)), equal(gather(batch.subject))
+        return info_nce(gather(ecg), gather(text), model.scale(), positives, ignored)
+
+    return backward_in_chunks(wrapped, batch.split(options.chunk), encode, contrast)
 
 
 def align(
@@ -193,13 +200,12 @@ def align(
             torch.manual_seed(_seed(options.seed, state.step, accelerator.process_index))  # dropout
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(state.step, steps, options)
-            loss = align_loss(wrapped, batch.to(accelerator.device), model.content, options.words, kind)
-            accelerator.backward(loss)
+            loss = backward(model, wrapped, batch.to(accelerator.device), options, kind)
             accelerator.clip_grad_norm_(model.parameters(), options.clip_norm)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             update_average(state.average, state.model, options.ema, state.step)
-            losses.append(loss.detach())  # reading the value here would wait for the device
+            losses.append(loss)  # reading the value here would wait for the device
             state.step += 1
             progress(state.step, steps, f"epoch {state.epoch + 1}/{options.epochs}")
         state.epoch += 1
