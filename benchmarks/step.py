@@ -19,7 +19,7 @@ import torch
 from einthoven.batches import Pairs, Texts, epoch_batches
 from einthoven.config import load_recipe
 from einthoven.model import Model
-from einthoven.training.align import align, align_loss, precision
+from einthoven.training.align import align, backward, precision
 
 WORDS = ("sinus", "rhythm", "normal", "ecg", "lagetyp", "infarkt", "inferiorer", "vorhofflimmern", "abnorm")
 
@@ -80,7 +80,7 @@ def bare_rate(model: Model, pairs: Pairs, recipe, steps: int) -> float:
     for i, batch in enumerate(made[:steps]):
         if i == 1:
             began = time.perf_counter()
-        align_loss(model, batch, model.content, recipe.training, kind).backward()
+        backward(model, model, batch, recipe.training, kind)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
     return (steps - 1) * recipe.training.batch / (time.perf_counter() - began)

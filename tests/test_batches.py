@@ -57,3 +57,17 @@ def test_ranks_share_a_batch_without_overlap() -> None:
     whole = texts(0, 1)
     for batch, left, right in zip(whole, texts(0, 2), texts(1, 2), strict=True):
         assert sorted(left + right) == sorted(batch)
+
+
+def test_a_batch_splits_into_parts_of_about_equal_size() -> None:
+    (batch,) = epoch_batches(pairs(), batch=1000, length=30, rate=100, options=PLAIN, seed=0, epoch=0)
+    n = len(batch.text)
+    for rows in (1, 3, n - 1, n, n + 1):
+        parts = batch.split(rows)
+        sizes = [len(part.text) for part in parts]
+        assert len(sizes) == -(-n // rows) and max(sizes) <= rows and max(sizes) - min(sizes) <= 1
+        for name in ("strip", "subject", "tokens", "mask", "text", "has_text"):
+            assert torch.equal(torch.cat([getattr(part, name) for part in parts]), getattr(batch, name))
+        assert all(part.codes is None for part in parts)
+    (whole,) = batch.split(0)
+    assert torch.equal(whole.strip, batch.strip)

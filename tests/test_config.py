@@ -25,6 +25,7 @@ def test_shipped_recipes_load(path: Path) -> None:
         ("training = 3", "expected a table"),
         ("[evaluation]\nlabel_fractions = 0.1", "expected a list"),
         ("[training]\nbatch = 0", "batch"),
+        ("[training]\nchunk = -1", "chunk"),
         ("[ecg]\nwidth = 12", "multiple of 8"),
         ("[ecg]\nkernel = 4", "kernel odd"),
         ("[augmentation]\nlead_subset = 1.5", "lead_subset and the dropouts"),

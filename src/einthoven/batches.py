@@ -43,6 +43,19 @@ class Batch:
         moved: dict[str, Any] = {name: None if part is None else _moved(part, device) for name, part in parts.items()}
         return Batch(**moved)
 
+    def split(self, rows: int) -> list["Batch"]:
+        """Parts of at most `rows` rows and about equal size; 0: one part."""
+        parts = max(1, -(-len(self.strip) // rows)) if rows else 1
+        pieces = {name: self._pieces(getattr(self, name), parts) for name in self.__dataclass_fields__}
+        made: list[dict[str, Any]] = [{name: of[i] for name, of in pieces.items()} for i in range(parts)]
+        return [Batch(**piece) for piece in made]
+
+    def _pieces(self, whole: Tensor | CodeBatch | None, parts: int) -> Sequence[Tensor | CodeBatch | None]:
+        if isinstance(whole, CodeBatch):
+            rows = torch.arange(len(whole), device=whole.tokens.device).tensor_split(parts)
+            return [whole.part(part, whole.tokens.shape[1]) for part in rows]
+        return [None] * parts if whole is None else whole.tensor_split(parts)
+
 
 def _moved(part: Tensor | CodeBatch, device: torch.device) -> Tensor | CodeBatch:
     return part.to(device) if isinstance(part, CodeBatch) else part.to(device, non_blocking=True)

@@ -273,6 +273,7 @@ class Training:
     concatenation: str = "report"  # the text beside an ECG: "report" or "entity" concatenation
     epochs: int = 30
     batch: int = 128
+    chunk: int = 0  # rows of a batch encoded at a time, where memory does not hold them all; 0: all
     learning_rate: float = 1e-3
     words: float = 1.0  # weight of predicting the words of the report beside the contrastive loss; 0: contrast alone
     weight_decay: float = 0.05
@@ -289,6 +290,7 @@ class Training:
         )
         _require(min(self.fine, self.coarse, self.codes_text) >= 0, "training: fine, coarse, codes_text zero or more")
         _require(self.loss in ("info_nce", "sigmoid"), "training: loss info_nce or sigmoid")
+        _require(self.chunk >= 0, "training: chunk zero or more")
         _require(self.concatenation in ("report", "entity"), "training: concatenation report or entity")
         _require(self.learning_rate > 0 and self.clip_norm > 0, "training: learning_rate and clip_norm above 0")
         _require(0 <= self.warmup < 1 and 0 <= self.ema < 1, "training: warmup and ema from 0 to below 1")

@@ -33,8 +33,9 @@ class _Gather(torch.autograd.Function):
 def gather(x: Tensor) -> Tensor:
     """Stack `x` [n, ...] of all ranks in rank order, with gradients; the identity in one process.
 
-    Every rank must hold the same n. Each rank computes the whole loss, so the mean of its gradients over ranks, which
-    DDP takes, is the gradient of one process.
+    Every rank must hold the same n, and want a gradient of `x` where another does: ranks wait for each other.
+    Each rank computes the whole loss, so the mean of its gradients over ranks, which DDP takes, is the gradient of one
+    process.
     """
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return x

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from einthoven import schema
 from einthoven.config import CodeEncoder, EcgEncoder, Pairing, Space, TextEncoder, from_dict, to_dict
-from einthoven.contrast import inverse_temperature
 from einthoven.encoders.code_records import CodeBatch, Records, encode_records
 from einthoven.encoders.codes import CodeTransformer, body_of
 from einthoven.encoders.ecg import ResNet1d
@@ -36,7 +35,7 @@ SIGMOID_BIAS = -10.0
 """Initial bias of the sigmoid loss (Zhai 2023, section 3.2)."""
 
 FINE, COARSE = 0, 1
-"""Places of the spaces in `Outputs.scale` and `Outputs.bias`."""
+"""Places of the spaces in `Model.log_scale`, the inverse temperatures, and `Model.bias`, of the sigmoid loss."""
 
 STRIPS = 3
 """Strips per recording at inference, evenly spaced; their unit vectors are averaged."""
@@ -63,12 +62,10 @@ class CodePart:
 
 @dataclass(frozen=True)
 class Outputs:
-    """Of a batch: unit vectors in the spaces, logits of words [b, v], inverse temperature and bias of each space."""
+    """Of a batch: unit vectors in the spaces, and logits of words [b, v]."""
 
     views: Views
     words: Tensor | None
-    scale: Tensor  # [2]: fine, coarse
-    bias: Tensor  # [2]: of the sigmoid loss
 
 
 @dataclass(frozen=True)
@@ -166,7 +163,7 @@ class Model(nn.Module):
         text = None if self.text is None or tokens is None or mask is None else self.text(tokens, mask)
         record = None if self.codes is None or codes is None else self.codes(codes)
         words = None if self.words is None else self.words(features)
-        return Outputs(self.spaces(features, record, text), words, inverse_temperature(self.log_scale), self.bias)
+        return Outputs(self.spaces(features, record, text), words)
 
     def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Token ids and mask, [n, t]; t is the longest text, cut at `max_tokens`."""

@@ -1,14 +1,15 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from einthoven.batches import Pairs, Texts
+from einthoven.batches import Pairs, Texts, epoch_batches
 from einthoven.config import Augmentation, EcgEncoder, Recipe, Space, TextEncoder, Training
 from einthoven.errors import EinthovenError
 from einthoven.model import Model, load
-from einthoven.training.align import Held, align, learning_rate, precision, update_average
+from einthoven.training.align import Held, align, backward, learning_rate, precision, update_average
 from einthoven.waveforms.strips import from_store
 
 TEXTS = [f"finding number {word}" for word in ("one", "two", "three", "four", "five", "six", "seven", "eight")]
@@ -40,14 +41,31 @@ def parts(recipe: Recipe) -> tuple[Model, Pairs, Held]:
 
 
 def test_eight_pairs_are_learnt_by_heart(tmp_path: Path) -> None:
-    from dataclasses import replace
-
     recipe = replace(RECIPE, training=replace(RECIPE.training, epochs=60, batch=8, validate_every=10, words=0.0))
     history = align(recipe, *parts(recipe), tmp_path)
     assert history[-1]["loss"] < 0.2 * history[0]["loss"]
     model = load(tmp_path / "best")
     ecg, text = model.encode_ecg(waves() / 1000, 100), model.encode_text(TEXTS)
     assert ((ecg @ text.T).argmax(axis=1) == np.arange(8)).all()
+
+
+def test_a_step_in_chunks_is_the_step_of_the_whole_batch() -> None:
+    model, pairs, _ = parts(RECIPE)
+    model.eval()  # no dropout and no normalisation over the batch: what a chunk's rows are does not matter
+    (batch,) = epoch_batches(
+        pairs, batch=8, length=model.strip_samples, rate=100, options=RECIPE.augmentation, seed=0, epoch=0
+    )
+    steps = []
+    for chunk in (0, 3):
+        model.zero_grad()
+        loss = backward(model, model, batch, replace(RECIPE.training, chunk=chunk), "fp32")
+        steps.append((loss, {name: p.grad for name, p in model.named_parameters() if p.requires_grad}))
+    (loss, whole), (again, chunked) = steps
+    assert float(again) == pytest.approx(float(loss), rel=1e-5)
+    for name, gradient in whole.items():
+        assert gradient is not None and chunked[name] is not None
+        assert torch.allclose(gradient, chunked[name], atol=1e-5), name
+    assert max(float(gradient.abs().max()) for gradient in whole.values()) > 1e-2
 
 
 class KilledError(Exception):

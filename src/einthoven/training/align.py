@@ -21,14 +21,16 @@ from torch import Tensor, nn
 from einthoven import schema
 from einthoven.batches import Batch, Codes, Ints, Pairs, Texts, batches_per_epoch, epoch_batches
 from einthoven.config import Recipe, Training
-from einthoven.contrast import equal, gather, info_nce, sigmoid_loss, word_loss
+from einthoven.contrast import equal, gather, info_nce, inverse_temperature, sigmoid_loss, word_loss
 from einthoven.encoders.code_records import Records, code_sets, encode_records
 from einthoven.encoders.codes import create as create_codes
 from einthoven.encoders.codes import load as load_codes
 from einthoven.errors import EinthovenError
 from einthoven.evaluation.retrieval import best_ranks
 from einthoven.model import COARSE, FINE, STRIPS, CodePart, Model, load
+from einthoven.spaces import Views
 from einthoven.study import atomic, data_kind, read_manifest, read_table, stage_manifest
+from einthoven.training.caching import Embeddings, backward_in_chunks
 from einthoven.training.probes import fit_probes_of
 from einthoven.vocabulary import vocabulary as vocabularies
 from einthoven.vocabulary.patients import train_patients
@@ -199,38 +201,48 @@ def learning_rate(step: int, steps: int, options: Training) -> float:
     return options.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
 
 
-def align_loss(model: nn.Module, batch: Batch, content: Tensor | None, options: Training, kind: str) -> Tensor:
-    """The contrastive losses over the batches of all ranks, and `options.words` times the prediction of the words.
+def backward(model: Model, wrapped: nn.Module, batch: Batch, options: Training, kind: str) -> Tensor:
+    """Add the gradients of a step to the parameters of `model`, which `wrapped` wraps for DDP; return the loss.
 
-    Equal texts and equal sets of codes are positives; other recordings of a patient are neither positive nor negative.
+    The contrastive losses over the batches of all ranks, and `options.words` times the prediction of the words. Equal
+    texts and equal sets of codes are positives; other recordings of a patient are neither positive nor negative.
     """
-    with torch.autocast(batch.strip.device.type, torch.bfloat16, enabled=kind == "bf16"):
-        out = model(batch.strip, batch.tokens, batch.mask, batch.codes)
-    # outside of autocast: differences between cosines are smaller than bf16 can tell
-    views, ignored = out.views, equal(gather(batch.subject))
-    total = out.scale.sum() * 0.0  # every parameter has a gradient, also of a space that nobody meets in
-    total = total + out.bias.sum() * 0.0
+    told = None if batch.has_text is None else batch.has_text.sum().clamp(min=1)
+
+    def encode(part: Batch) -> tuple[Embeddings, Tensor | None]:
+        with torch.autocast(part.strip.device.type, torch.bfloat16, enabled=kind == "bf16"):
+            out = wrapped(part.strip, part.tokens, part.mask, part.codes)
+        own = None
+        if out.words is not None and told is not None and part.tokens is not None and part.has_text is not None:
+            own = options.words * word_loss(out.words, part.tokens, model.content, part.has_text / told)
+        views: Views = out.views
+        return (views.ecg_fine, views.codes_fine, views.ecg_coarse, views.codes_coarse, views.text_coarse), own
+
+    def contrast(*views: Tensor | None) -> Tensor:
+        return contrastive_loss(model, Views(*views), batch, options)
+
+    return backward_in_chunks(wrapped, batch.split(options.chunk), encode, contrast)
+
+
+def contrastive_loss(model: Model, views: Views, batch: Batch, options: Training) -> Tensor:
+    """The weighted losses of all spaces. Outside of autocast: bf16 cannot tell such small differences of cosines."""
+    scale, ignored = inverse_temperature(model.log_scale), equal(gather(batch.subject))
+    total = scale.sum() * 0.0
     for weight, space, left, right, group, present in (
         (options.fine, FINE, views.ecg_fine, views.codes_fine, batch.code_set, batch.has_codes),
         (options.coarse, COARSE, views.ecg_coarse, views.text_coarse, batch.text, batch.has_text),
         (options.codes_text, COARSE, views.codes_coarse, views.text_coarse, batch.text, both(batch)),
     ):
-        if weight and left is not None and right is not None and group is not None and present is not None:
-            groups = gather(group)
-            positives = (
-                equal(groups)
-                if options.multi_positive
-                else torch.eye(len(groups), dtype=torch.bool, device=groups.device)
-            )
-            pair = (gather(left), gather(right), out.scale[space])
-            masks = (positives, ignored, gather(present))
-            if options.loss == "sigmoid":
-                total = total + weight * sigmoid_loss(*pair, out.bias[space], *masks)
-            else:
-                total = total + weight * info_nce(*pair, *masks)
-    if out.words is not None and content is not None and batch.tokens is not None and batch.has_text is not None:
-        share = None if bool(batch.has_text.all()) else batch.has_text / batch.has_text.sum().clamp(min=1)
-        total = total + options.words * word_loss(out.words, batch.tokens, content, share)
+        if not weight or left is None or right is None or group is None or present is None:
+            continue
+        groups = gather(group)
+        alone = torch.eye(len(groups), dtype=torch.bool, device=groups.device)
+        positives = equal(groups) if options.multi_positive else alone
+        pair, masks = (gather(left), gather(right), scale[space]), (positives, ignored, gather(present))
+        if options.loss == "sigmoid":
+            total = total + weight * sigmoid_loss(*pair, model.bias[space], *masks)
+        else:
+            total = total + weight * info_nce(*pair, *masks)
     return total
 
 
@@ -257,7 +269,6 @@ def align(
     accelerator = Accelerator(cpu=_processors_only())
     kind = precision(options.precision, accelerator.device)
     model.to(accelerator.device)
-    content = None if model.text is None else model.content
     state = State(model, copy.deepcopy(model).eval().requires_grad_(False), _optimizer(model, options), 0, 0, -1.0, [])
     resume(workshop, state, signature)
     wrapped, optimizer = accelerator.prepare(state.model, state.optimizer)
@@ -280,13 +291,12 @@ def align(
             torch.manual_seed(_seed(options.seed, state.step, accelerator.process_index))  # dropout
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(state.step, steps, options)
-            loss = align_loss(wrapped, batch.to(accelerator.device), content, options, kind)
-            accelerator.backward(loss)
+            loss = backward(model, wrapped, batch.to(accelerator.device), options, kind)
             accelerator.clip_grad_norm_(model.parameters(), options.clip_norm)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             update_average(state.average, state.model, options.ema, state.step)
-            losses.append(loss.detach())  # reading the value here would wait for the device
+            losses.append(loss)  # reading the value here would wait for the device
             state.step += 1
             progress(state.step, steps, f"epoch {state.epoch + 1}/{options.epochs}")
         state.epoch += 1

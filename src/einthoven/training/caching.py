@@ -78,7 +78,7 @@ def _without_graph(
         for chunk in chunks:
             states.append(_random_state(model))
             parts.append(encode(chunk)[0])
-    torch.clear_autocast_cache()  # it holds weights in lower precision that were cast without a graph
+    torch.clear_autocast_cache()  # before 2026 torch kept weights there that were cast without a graph
     return parts, states
 
 
