@@ -366,7 +366,8 @@ def _saved_text(values: dict[str, Any], path: Path) -> TextPart:
     size: int = body.config.vocab_size  # type: ignore[union-attr, assignment]
     if len(tokenizer) != size and config.pretrained is None:
         raise EinthovenError(
-            f"{path}: the tokenizer has {len(tokenizer)} entries, the text encoder {size}: they do not fit."
+            f"{path}: the tokenizer has {len(tokenizer)} entries, the text encoder {size}. "
+            "They belong to different models."
         )
     return TextPart(config, body, tokenizer)
 
