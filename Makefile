@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint results results-entities bench bench-entities bench-pairing clean
+.PHONY: demo test lint results results-entities results-vocabulary bench bench-entities bench-pairing clean
 
 demo: $(VENV)/.installed ## simulate a cohort, train, evaluate, answer three queries
 	$(BIN)/einthoven demo --out demo
@@ -27,6 +27,11 @@ results: $(VENV)/.installed
 results-entities: $(VENV)/.installed
 	@test -n "$(DATA)" || { echo "usage: make results-entities DATA=path/to/data"; exit 2; }
 	$(BIN)/python results/entities.py $(DATA)
+
+# The figures of docs/vocabulary.md. DATA is a folder with the MIMIC-IV demo, Synthea's events and GiBleed.
+results-vocabulary: $(VENV)/.installed
+	@test -n "$(DATA)" || { echo "usage: make results-vocabulary DATA=path/to/data"; exit 2; }
+	$(BIN)/python results/vocabulary.py $(DATA)
 
 bench-entities: $(VENV)/.installed
 	$(BIN)/python benchmarks/entities.py

@@ -1,4 +1,4 @@
-"""Build src/einthoven/entities/lexicon.tsv from public lists and the hand-written tables beside this script.
+"""Build entities/lexicon.tsv and vocabulary/medications.tsv from public lists and the hand-written tables here.
 
 python lexicons/build.py ../shared/data/lexicons      # a folder with icd10cm_tabular_codes.csv.gz and atc_coding.csv.gz
 
@@ -16,9 +16,12 @@ from pathlib import Path
 
 from einthoven.entities.lexicon import MAX_WORDS, Term, write
 from einthoven.entities.words import folded, split
+from einthoven.vocabulary import medications as drug_table
 
 HERE = Path(__file__).parent
-TARGET = HERE.parent / "src" / "einthoven" / "entities" / "lexicon.tsv"
+PACKAGE = HERE.parent / "src" / "einthoven"
+TARGET = PACKAGE / "entities" / "lexicon.tsv"
+DRUGS = PACKAGE / "vocabulary" / "medications.tsv"
 LANGUAGES = {"english": "en", "german": "de", "swedish": "sv"}
 
 
@@ -90,19 +93,55 @@ def _expanded(term: str, preferred: str) -> Iterator[tuple[str, str]]:
         yield from _expanded(term.replace(name, value), preferred.replace(name, value))
 
 
-def medications(path: Path) -> Iterator[Term]:
-    """ATC names of substances, and the brands and synonyms written by hand."""
+def substances(path: Path) -> dict[str, str]:
+    """ATC names of single substances -> their code."""
     codes: dict[str, str] = {}
     for row in sorted(rows(path), key=lambda row: _systemic(row["atc_code"])):
         name = BRACKETS.sub("", row["atc_name"]).strip().casefold()
         if len(row["atc_code"]) == 7 and len(name) > 3 and not re.search(r"\band\b|combinations|,|\bother\b", name):
             codes.setdefault(name, row["atc_code"])
+    return codes
+
+
+def medications(path: Path) -> Iterator[Term]:
+    """ATC names of substances, and the brands and synonyms written by hand."""
+    codes = substances(path)
     for name, code in codes.items():
         yield Term(name, name, "medication", f"ATC//{code}", "en", exact=False)
     for row in tsv("brands.tsv"):
         for brand in (row["generic"], *filter(None, row["brands"].split("|"))):
             code = codes.get(row["generic"])
             yield Term(brand, row["generic"], "medication", code and f"ATC//{code}", "en", exact=False)
+
+
+def drugs(path: Path) -> Iterator[tuple[str, str, str]]:
+    """Rows of medications.tsv: of drugs.tsv, brands.tsv, then the ATC; the first to have a name keeps it."""
+    codes = substances(path)
+    said: dict[str, str] = {}
+    classes: dict[str, str] = {}
+    listed = [(row["ingredient"], row["names"], row["class"]) for row in tsv("drugs.tsv")]
+    listed += [(row["generic"], row["brands"], "") for row in tsv("brands.tsv")]
+    for named, names, group in (*listed, *((name, "", "") for name in codes)):
+        singles = (said.get(drug_table.key(one), one) for one in re.split(r" and | \+ |/", named))
+        ingredient = drug_table.AND.join(sorted(singles))
+        alike = [named, *filter(None, names.split("|"))]
+        for name in alike:
+            if drug_table.AND not in name:
+                said.setdefault(drug_table.key(name), ingredient)
+        group = group or next((codes[name] for name in alike if name in codes), "")
+        if group:
+            classes.setdefault(ingredient, group)
+    for name in codes:  # "dabigatran" of dabigatran etexilate, where it is nobody else's name
+        short = drug_table.key(name).split(" ")
+        if len(short) == 2 and len(short[0]) > 6 and ESTERS.fullmatch(short[1]):
+            said.setdefault(short[0], said[drug_table.key(name)])
+    return ((name, ingredient, classes.get(ingredient, "")) for name, ingredient in sorted(said.items()))
+
+
+ESTERS = re.compile(
+    r"acetate|acetonide|axetil|bromide|cilexetil|citrate|disoproxil|etexilate|fumarate|hydrochloride|maleate|medoxomil|"
+    r"mesilate|nitrate|phosphate|pivoxil|propionate|proxetil|sodium|succinate|sulfate|tartrate|xinafoate"
+)
 
 
 def _systemic(code: str) -> tuple[int, str]:
@@ -169,9 +208,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("lists", type=Path, help="folder of icd10cm_tabular_codes.csv.gz and atc_coding.csv.gz")
     parser.add_argument("--out", type=Path, default=TARGET)
+    parser.add_argument("--drugs", type=Path, default=DRUGS)
     arguments = parser.parse_args()
-    drugs = medications(arguments.lists / "atc_coding.csv.gz")
-    terms = merged([*concepts(), *drugs, *titles(arguments.lists / "icd10cm_tabular_codes.csv.gz")])
+    atc = arguments.lists / "atc_coding.csv.gz"
+    drug_table.write(arguments.drugs, drugs(atc))
+    terms = merged([*concepts(), *medications(atc), *titles(arguments.lists / "icd10cm_tabular_codes.csv.gz")])
     write(arguments.out, terms)
     print(f"{len(terms)} terms, {arguments.out.stat().st_size / 1e6:.2f} MB", file=sys.stderr)
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from einthoven.config import Recipe, from_dict, load_recipe, to_dict
+from einthoven.config import CODE_KINDS, Recipe, from_dict, load_recipe, to_dict
 from einthoven.errors import EinthovenError
 
 ROOT = Path(__file__).parents[1]
@@ -29,6 +29,8 @@ def test_shipped_recipes_load(path: Path) -> None:
         ("[ecg]\nkernel = 4", "kernel odd"),
         ("[text]\nfrozen = true", "pretrained"),
         ("[evaluation]\nlabel_fractions = [0.0]", "label_fractions"),
+        ("[vocabulary]\nfloor = 0", "floor above 0"),
+        ('[vocabulary]\nicd9_table = "map.csv"', "icd9_as_icd10 where icd9_table"),
         ("not toml", "not a readable TOML"),
         ('extends = "nowhere.toml"', "no such recipe"),
         ('extends = "recipe.toml"', "circle"),
@@ -60,11 +62,17 @@ def test_any_text_loads_or_is_refused_politely(tmp_path_factory, text: str) -> N
 
 
 def test_settings_overrule_a_recipe(tmp_path: Path) -> None:
-    (tmp_path / "r.toml").write_text('[pairing]\nnotes_after = 7.0\n[pairing.code_kinds]\nall = ["*"]\n')
-    settings = ["pairing.codes_after=0", 'pairing.keywords=["heart"]', "source.diagnosis_time=admission"]
+    (tmp_path / "r.toml").write_text('[pairing]\nnotes_after = 7.0\n[pairing.code_kinds]\nrest = ["*"]\n')
+    settings = [
+        "pairing.codes_after=0",
+        'pairing.code_kinds.procedure=["PROCEDURE//ICD//*"]',
+        'pairing.keywords=["heart"]',
+        "source.diagnosis_time=admission",
+    ]
     recipe = load_recipe(tmp_path / "r.toml", settings)
     assert (recipe.pairing.codes_after, recipe.pairing.notes_after) == (0.0, 7.0)
-    assert recipe.pairing.keywords == ("heart",) and recipe.pairing.code_kinds == {"all": ("*",)}
+    assert recipe.pairing.keywords == ("heart",)
+    assert recipe.pairing.code_kinds == {**CODE_KINDS, "procedure": ("PROCEDURE//ICD//*",), "rest": ("*",)}
     assert recipe.source.diagnosis_time == "admission"
     assert load_recipe(None, ["source.note_kinds.DS=surgical"]).source.note_kinds == {"DS": "surgical"}
 
@@ -78,6 +86,13 @@ def test_settings_overrule_a_recipe(tmp_path: Path) -> None:
         ("pairing.code_after=0", "unknown key 'code_after'"),
         ("pairing.code_kinds=all", "code_kinds: expected a table"),
         ("source.note_kind=dental", "note kinds among"),
+        ("pairing.max_codes=-1", "max_codes"),
+        ("pairing.notes_before=-1", "notes_before"),
+        ("pairing.skew_minutes=nan", "skew_minutes"),
+        ('pairing.note_kinds=["dental"]', "note_kinds of ecg"),
+        ('pairing.code_kinds.static=["*"]', "not named static"),
+        ('entities.labels=["diseases"]', "labels of disease"),
+        ("entities.replace=true", "a lexicon where"),
         ("source.data_kind=invented", "data_kind among"),
     ],
 )

@@ -8,12 +8,14 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import wfdb
 
 import einthoven
 from einthoven import cli, pipeline, schema
-from einthoven.config import load_recipe
+from einthoven.config import Entities, Recipe, Source, TextEncoder, load_recipe
 from einthoven.errors import EinthovenError
 from einthoven.study import data_kind, read_manifest, stage_manifest
 
@@ -245,3 +247,74 @@ def test_a_mistake_is_one_line_and_exit_status_2(tmp_path: Path, monkeypatch, ca
     assert caught.value.code == 2
     said = capsys.readouterr().err
     assert message in said and "Traceback" not in said and len(said.strip().splitlines()) == 1
+
+
+LEXICON = "term\tpreferred\tlabel\tcode\tlanguage\tcase\nfluxkompensator\tflux compensator\tdisease\t\ten\t\n"
+
+
+def small_study(path: Path) -> Path:
+    pipeline.ingest(Source(name="simulated", subjects=20), None, path)
+    return path
+
+
+def test_pair_keeps_the_lexicon_that_the_entities_were_found_with(tmp_path: Path) -> None:
+    study, lexicon = small_study(tmp_path / "study"), tmp_path / "own.tsv"
+    lexicon.write_text(LEXICON)
+    own = Entities(lexicon=str(lexicon), replace=True)
+    pipeline.entities(own, study)
+    assert pipeline.pair(Recipe(), study).counts["with_entity_text"] == 0
+    assert not pipeline.entities(own, study).fresh
+    assert not pipeline.pair(Recipe(), study).fresh
+    other = Recipe(entities=Entities(use_supplied=False))  # says something of its own: read anew
+    assert pipeline.pair(other, study).counts["with_entity_text"] > 0
+
+
+def test_a_lexicon_that_is_not_there_is_told_as_such(tmp_path: Path) -> None:
+    with pytest.raises(EinthovenError, match="no such lexicon"):
+        pipeline.entities(Entities(lexicon="nowhere.tsv"), small_study(tmp_path / "study"))
+
+
+def test_what_does_not_change_the_pairs_does_not_make_them_anew(tmp_path: Path) -> None:
+    study = small_study(tmp_path / "study")
+    pipeline.pair(Recipe(), study)
+    assert not pipeline.pair(Recipe(text=TextEncoder(dropout=0.2)), study).fresh
+    assert pipeline.pair(Recipe(text=TextEncoder(vocabulary=100)), study).fresh
+
+
+def test_tables_of_another_version_are_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = small_study(tmp_path / "study")
+    assert not pipeline.ingest(Source(name="simulated", subjects=20), None, study).fresh
+    monkeypatch.setattr(schema, "DIGEST", "another")
+    assert pipeline.ingest(Source(name="simulated", subjects=20), None, study).fresh
+
+
+def test_replaced_pairs_are_refused(tmp_path: Path) -> None:
+    study = small_study(tmp_path / "study")
+    pipeline.pair(Recipe(), study)
+    pq.write_table(pq.read_table(schema.PAIRS.at(study)).slice(1), schema.PAIRS.at(study))
+    with pytest.raises(EinthovenError, match=r"pairs\.parquet is not the one"):
+        pipeline.refuse_stale_pairs(study)
+
+
+def test_signals_that_are_added_to_an_archive_are_read(tmp_path: Path) -> None:
+    (tmp_path / "meds" / "data").mkdir(parents=True)
+    pq.write_table(pa.table({"subject_id": [1], "time": pa.array([None], pa.timestamp("us")), "code": ["X"]}),
+                   tmp_path / "meds" / "data" / "0.parquet")  # fmt: skip
+    archive = tmp_path / "archive"
+    archive.mkdir()
+    (archive / "ecgs.csv").write_text("recording_id,subject_id,time,file\nr,1,2020-01-01 10:00:00,r\n")
+    config = Source(name="meds", recordings=str(archive / "ecgs.csv"), sampling_rate=100)
+    pipeline.ingest(config, tmp_path / "meds", tmp_path / "study")
+    assert not pipeline.ingest(config, tmp_path / "meds", tmp_path / "study").fresh
+    signal = np.random.default_rng(0).integers(-500, 500, (1000, 12))
+    wfdb.wrsamp("r", 100, ["mV"] * 12, list(schema.LEADS), d_signal=signal, fmt=["16"] * 12, adc_gain=[1000.0] * 12,
+                baseline=[0] * 12, write_dir=str(archive))  # fmt: skip
+    assert pipeline.ingest(config, tmp_path / "meds", tmp_path / "study").fresh
+    assert pq.read_table(schema.RECORDINGS.at(tmp_path / "study"))["row"].to_pylist() == [0]
+
+
+@pytest.mark.parametrize("source", ["host=db user=me password=geheim", "postgresql:me:geheim@db/x", "x://me:geheim@db"])
+def test_what_may_hold_a_password_is_not_repeated(tmp_path: Path, source: str) -> None:
+    with pytest.raises(EinthovenError) as caught:
+        pipeline.ingest(Source(name="omop"), source, tmp_path / "study")
+    assert "geheim" not in str(caught.value)

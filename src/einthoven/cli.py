@@ -4,22 +4,18 @@ import os
 import re
 import shlex
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 
-from einthoven import pipeline, schema
+from einthoven import pipeline
 from einthoven.config import Recipe, load_recipe
 from einthoven.errors import EinthovenError
-from einthoven.study import Outcome, data_kind
+from einthoven.study import data_kind
+from einthoven.terminal import console, print_card, print_hits, print_report, say, shown
 
 app = typer.Typer(
     add_completion=False,
@@ -27,8 +23,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Pair ECGs with codes and notes, align them, search by text. Research use only, not a medical device.",
 )
-# of several processes only the first speaks; a log has room for a table
-console = Console(highlight=False, width=None if sys.stdout.isatty() else 140, quiet=os.environ.get("RANK", "0") != "0")
 
 StudyPath = Annotated[Path, typer.Argument(help="the study directory")]
 ModelPath = Annotated[Path, typer.Argument(help="the model directory")]
@@ -37,66 +31,6 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", help="a setting over the recipe's, e.g. pairing.codes_after=0; may be repeated"),
 ]
-
-
-@contextmanager
-def shown(title: str) -> Iterator[Callable[[int, int, str], None]]:
-    """A progress bar with rate and time left; plain lines every 10 seconds where there is no terminal."""
-    began = time.monotonic()
-    if console.is_terminal:
-        columns = (
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
-            TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
-        )  # fmt: skip
-        with Progress(*columns, console=console, transient=True) as bar:
-            task = bar.add_task(title, total=None, rate="")
-            phase, began_at, first = "", began, 0
-
-            def draw(done: int, total: int, note: str) -> None:
-                nonlocal phase, began_at, first
-                if note.split()[0] != phase:
-                    bar.reset(task)
-                    phase, began_at, first = note.split()[0], time.monotonic(), done
-                rate = (done - first) / max(time.monotonic() - began_at, 1e-6)
-                bar.update(task, completed=done, total=total, description=f"{title}: {note}", rate=f"{rate:,.1f}/s")
-
-            yield draw
-    else:
-        yield plain_progress(title)
-    console.print(f"{title}: {time.monotonic() - began:.1f} s")
-
-
-def plain_progress(title: str, every: float = 10.0) -> Callable[[int, int, str], None]:
-    """Lines for a log: at most one in `every` seconds."""
-    state: dict[str, Any] = {"note": None}
-
-    def line(done: int, total: int, note: str) -> None:
-        now = time.monotonic()
-        if state["note"] != note.split()[0]:
-            state.update(note=note.split()[0], began=now, first=done, last=now)
-        if now - state["last"] >= every:
-            rate = (done - state["first"]) / (now - state["began"])
-            left = (total - done) / rate if rate else float("inf")
-            console.print(f"{title}: {note}: {done}/{total}, {rate:,.1f}/s, {left:,.0f} s left")
-            state["last"] = now
-
-    return line
-
-
-def say(stage: str, outcome: Outcome) -> None:
-    """One line of what a stage did, without the long parts of its counts."""
-    if not outcome.fresh:
-        console.print(f"{stage}: unchanged, nothing to do")
-        return
-    said = {key: brief(value) for key, value in outcome.counts.items() if not isinstance(value, list)}
-    console.print(f"{stage}: " + "; ".join(f"{key} {value}" for key, value in said.items()))
-
-
-def brief(value: Any) -> str:
-    """A count, or counts by name in brackets."""
-    if isinstance(value, dict):
-        return "(" + (", ".join(f"{key} {brief(item)}" for key, item in value.items()) or "none") + ")"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def recipe_of(path: Path | None, settings: list[str] | None = None) -> Recipe:
@@ -154,10 +88,10 @@ def rechart(
 
 
 @app.command()
-def entities(study: StudyPath, recipe: RecipePath = None) -> None:
+def entities(study: StudyPath, recipe: RecipePath = None, settings: Settings = None) -> None:
     """Find clinical terms in the notes, and whether they are denied, uncertain, past, of the family or imagined."""
     with shown("entities") as progress:
-        outcome = pipeline.entities(recipe_of(recipe).entities, study, progress)
+        outcome = pipeline.entities(recipe_of(recipe, settings).entities, study, progress)
     say("entities", outcome)
 
 
@@ -207,39 +141,16 @@ def check(
         raise typer.Exit(1)
 
 
-def print_card(card: dict[str, Any]) -> None:
-    """Counts by split, what was excluded, the rules, and every finding."""
-    table = Table(title=f"{card['data_kind']} data", title_justify="left")
-    table.add_column("count")
-    for split in (*schema.SPLITS, "all"):
-        table.add_column(split, justify="right")
-    for row in card["counts"] or ():
-        shown_cells = [f"{cell:,}" if isinstance(cell, int) else cell for cell in row["cells"]]
-        table.add_row(row["name"], *shown_cells)
-    console.print(table)
-    for name, reach in card["dates"].items():
-        console.print(f"{name}: {reach['first'] or '–'} to {reach['last'] or '–'}, {reach['undated']} without a time")
-    excluded = ", ".join(f"{row['reason']} {row['rows']:,}" for row in card["excluded"] or ())
-    console.print(f"excluded: {excluded or 'nothing'}; not made yet: {', '.join(card['not_made']) or 'nothing'}")
-    console.print("rules: " + ", ".join(f"{count} {state}" for state, count in card["rules"].items()))
-    for verdict in card["verdicts"]:
-        for finding in verdict["findings"]:
-            place = ", ".join(filter(None, (finding["file"], finding["column"])))
-            rows = f" {finding['count']:,} rows" if finding["count"] else ""
-            rows += f", first {', '.join(map(str, finding['rows']))}" if finding["rows"] else ""
-            said = f"{place}: expected {finding['expected']}.{rows and rows + '.'} {finding['remedy']}"
-            console.print(f"{finding['severity']} ({verdict['rule']}): {said}", markup=False, soft_wrap=True)
-
-
 @app.command()
 def align(
     study: StudyPath,
     out: Annotated[Path, typer.Option("--out", help="the model directory to write")],
     recipe: RecipePath = None,
+    settings: Settings = None,
 ) -> None:
     """Train ECG and text encoders to meet. A killed run goes on where it stopped."""
     with shown("align") as progress:
-        outcome = pipeline.align(recipe_of(recipe), study, out, progress)
+        outcome = pipeline.align(recipe_of(recipe, settings), study, out, progress)
     say("align", outcome)
 
 
@@ -262,17 +173,7 @@ def search(
     """Find the recordings that fit a text best."""
     if split is not None:
         pipeline.check_split(split)
-    print_hits(model, study, text, top, split)
-
-
-def print_hits(model: Path, study: Path, text: str, top: int, split: str | None = None) -> None:
-    hits = pipeline.search(model, study, text, top, split)
-    table = Table(title=f"“{text}” · {data_kind(study)} data", title_justify="left")
-    for column in ("rank", "recording", "split", "cosine", "findings of this recording"):
-        table.add_column(column)
-    for rank, hit in enumerate(hits, start=1):
-        table.add_row(str(rank), hit.recording_id, hit.split, f"{hit.score:.3f}", "; ".join(hit.findings))
-    console.print(table)
+    print_hits(pipeline.search(model, study, text, top, split), text, data_kind(study))
 
 
 @app.command()
@@ -282,11 +183,13 @@ def evaluate(
     out: Annotated[Path, typer.Option("--out", help="directory for metrics.json and report.html")],
     split: Annotated[str, typer.Option(help="train, validation or test")] = "test",
     recipe: RecipePath = None,
+    settings: Settings = None,
 ) -> None:
     """Measure a model on one split: retrieval, zero-shot classes, linear probes, an untrained control."""
     command = ["einthoven", "evaluate", str(model), str(study), "--split", split, "--out", str(out)]
     command += ["--recipe", str(recipe)] if recipe is not None else []
-    run_evaluation(model, study, split, out, recipe_of(recipe), shlex.join(command))
+    command += [part for setting in settings or () for part in ("--set", setting)]
+    run_evaluation(model, study, split, out, recipe_of(recipe, settings), shlex.join(command))
 
 
 def run_evaluation(model: Path, study: Path, split: str, out: Path, recipe: Recipe, command: str) -> None:
@@ -296,32 +199,16 @@ def run_evaluation(model: Path, study: Path, split: str, out: Path, recipe: Reci
     print_report(out)
 
 
-def print_report(out: Path) -> None:
-    import json
-
-    from einthoven.evaluation.report import table
-
-    metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
-    shown_table = Table(title=f"{metrics['data_kind']} data, {metrics['split']} split", title_justify="left")
-    for column in ("task", "measure", "model", "random-init control"):
-        shown_table.add_column(column)
-    for row in table(metrics):
-        if "all recordings" in row.task:
-            continue  # the stricter gallery stands in the report
-        shown_table.add_row(row.task, row.measure, row.model, row.control)
-    console.print(shown_table)
-    console.print(f"report: {out / 'report.html'}")
-
-
 @app.command()
 def run(
     recipe: Annotated[Path, typer.Argument(help="a TOML recipe")],
     study: Annotated[Path, typer.Option("--study", help="the study directory to write")],
     source: Annotated[str | None, typer.Option("--source", help="the published files")] = None,
     split: Annotated[str, typer.Option(help="the split to evaluate")] = "validation",
+    settings: Settings = None,
 ) -> None:
     """All stages of a recipe: ingest, pair, align, embed, evaluate, into STUDY/model and STUDY/report."""
-    options = load_recipe(recipe)
+    options = recipe_of(recipe, settings)
     run_all(options, source, study, split, command_line(sys.argv[1:]))
 
 
@@ -357,7 +244,7 @@ def demo(
     console.print("einthoven demo: ECGs and charts are simulated; no figure below says anything about real patients.")
     run_all(options, None, out, "test", shlex.join(["einthoven", *sys.argv[1:]]))
     for query in DEMO_QUERIES:
-        print_hits(out / "model", out, query, 3, "test")
+        print_hits(pipeline.search(out / "model", out, query, 3, "test"), query, data_kind(out))
     console.print(f"report: {out / 'report' / 'report.html'}")
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import tomllib
 import types
 import typing
@@ -76,6 +77,20 @@ class Pairing:
     keywords: tuple[str, ...] = ()  # if any: the reports kept have one of them, or an entity where `relevant_entities`
     relevant_entities: bool = False  # the reports kept have an entity, or one of `keywords`
 
+    def __post_init__(self) -> None:
+        for part in ("codes", "notes", "entities"):
+            days = (getattr(self, f"{part}_before"), getattr(self, f"{part}_after"))
+            _require(
+                all(0 <= value < math.inf for value in days) and max(days) > 0,
+                f"pairing: {part}_before and {part}_after zero or more days, and one of them above 0",
+            )
+        _require(0 <= self.skew_minutes < math.inf, "pairing: skew_minutes zero or more")
+        _require(self.max_codes >= 0, "pairing: max_codes zero (all) or more")
+        _require(
+            set(self.note_kinds) <= set(schema.NOTE_KINDS), f"pairing: note_kinds of {', '.join(schema.NOTE_KINDS)}"
+        )
+        _require("static" not in self.code_kinds, "pairing: a kind not named static, which static_codes makes")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Entities:
@@ -88,6 +103,12 @@ class Entities:
     uncertain: bool = True  # "possible X" enters, as "possible X"
     historical: bool = True  # "history of X" enters, as "history of X"
     # what is denied, said of the family or only imagined never enters
+
+    def __post_init__(self) -> None:
+        _require(
+            set(self.labels) <= set(schema.ENTITY_LABELS), f"entities: labels of {', '.join(schema.ENTITY_LABELS)}"
+        )
+        _require(self.lexicon is not None or not self.replace, "entities: a lexicon where `replace` is set")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -305,11 +326,11 @@ def _parsed(setting: str) -> dict[str, Any]:
 
 
 def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """The sections of `below` with the settings of `above` in their place."""
+    """The settings of `above` over those of `below`, tables within tables."""
     merged = dict(below)
-    for name, section in above.items():
-        both = isinstance(section, dict) and isinstance(merged.get(name), dict)
-        merged[name] = {**merged[name], **section} if both else section
+    for name, value in above.items():
+        both = isinstance(value, dict) and isinstance(merged.get(name), dict)
+        merged[name] = _over(merged[name], value) if both else value
     return merged
 
 
@@ -339,6 +360,9 @@ def from_dict(cls: type[T], values: object, where: str) -> T:
     if unknown:
         raise EinthovenError(f"{where}: unknown key {unknown[0]!r}. Known keys: {', '.join(hints)}.")
     converted = {name: _convert(hints[name], value, f"{where}: {name}") for name, value in values.items()}
+    for part in dataclasses.fields(cls):  # type: ignore[arg-type]
+        if isinstance(converted.get(part.name), dict):  # a table of settings changes what it names, and not the rest
+            converted[part.name] = {**part.default_factory(), **converted[part.name]}  # type: ignore[operator]
     try:
         return cls(**converted)
     except EinthovenError as error:

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from einthoven import schema
 from einthoven.config import Entities, Evaluation, Recipe, Source, to_dict
 from einthoven.errors import EinthovenError
+from einthoven.sources import archive
 from einthoven.study import (
     Outcome,
     completed,
@@ -59,7 +61,8 @@ def ingest(config: Source, source: str | Path | None, study: Path, progress: Pro
         raise EinthovenError(f"{config.name} is read from a directory; only omop takes a connection string.")
     file = place is not None and config.name == "omop" and place.suffix == ".duckdb" and place.is_file()
     if config.name != "simulated" and not database and not file and (place is None or not place.is_dir()):
-        raise EinthovenError(f"source directory {source} does not exist; give the directory of the published files.")
+        named = "that you gave" if config.name == "omop" else source  # it may be a connection string, with a password
+        raise EinthovenError(f"source directory {named} does not exist; give the directory of the published files.")
     if place is not None and study.resolve().is_relative_to(place.resolve()):
         raise EinthovenError(f"{study} lies inside the source {source}: name a study directory outside of it.")
 
@@ -67,7 +70,7 @@ def ingest(config: Source, source: str | Path | None, study: Path, progress: Pro
         progress(done, total, note)
 
     def work() -> dict[str, Any]:
-        for left in (schema.SUPPLIED_ENTITIES.at(study), study / schema.WAVEFORMS):
+        for left in (schema.SUPPLIED_ENTITIES.at(study), study / schema.WAVEFORMS, study / schema.MEDS_METADATA):
             remove(left)  # of an earlier ingest; not every source makes them
         module = import_module(f"einthoven.sources.{config.name}")
         if config.name == "simulated":
@@ -76,18 +79,19 @@ def ingest(config: Source, source: str | Path | None, study: Path, progress: Pro
         declared = {} if config.data_kind == schema.REAL else {"data_kind": config.data_kind}
         return {**counts, **declared}
 
-    inputs = {} if place is None else {"source": place}
+    inputs, settings = {} if place is None else {"source": place}, to_dict(config)
     if config.recordings is not None:
         if not Path(config.recordings).is_file():
             raise EinthovenError(f"{config.recordings}: no such table of recordings; [source] recordings names it.")
         inputs["recordings"] = Path(config.recordings)
+        settings["signals"] = archive.signal_mark(Path(config.recordings))
     outputs = {t.path: t.at(study) for t in SOURCE_TABLES} | {schema.WAVEFORMS: study / schema.WAVEFORMS}
     if config.name == "meds":
         outputs[schema.MEDS_METADATA] = study / schema.MEDS_METADATA
     with lock(study):
         return run_stage(
             stage_manifest(study, "ingest"),
-            config=to_dict(config),
+            config=settings,
             inputs=inputs,
             outputs=outputs,
             work=work,
@@ -102,10 +106,16 @@ def check_split(split: str) -> None:
 
 
 def refuse_stale_pairs(study: Path) -> None:
-    """Refuse pairs that are missing or older than the tables they were made of: their rows would point astray."""
+    """Refuse pairs that are missing, replaced or older than what they were made of: their rows would point astray."""
     manifest = read_manifest(stage_manifest(study, "pair"))
-    if manifest is None or manifest["inputs"] != {t.path: fingerprint(t.at(study)) for t in PAIRED_TABLES}:
-        raise EinthovenError(f"{study}: no pairs, or pairs older than the recordings. Run `einthoven pair {study}`.")
+    if manifest is None:
+        raise EinthovenError(f"{study}: no pairs. Run `einthoven pair {study}`.")
+    known = manifest["inputs"] | manifest["outputs"]
+    for table in (*PAIRED_TABLES, schema.PAIRS):
+        if not table.at(study).exists() or known.get(table.path) != fingerprint(table.at(study)):
+            raise EinthovenError(
+                f"{study}: {table.path} is not the one that the pairs were made with. Run `einthoven pair {study}`."
+            )
 
 
 def rechart(study: Path, out: Path, seed: int) -> Outcome:
@@ -125,25 +135,39 @@ def rechart(study: Path, out: Path, seed: int) -> Outcome:
         )
 
 
+READING = ("lexicon", "replace", "use_supplied")
+"""The settings of [entities] that decide what is found; the others decide what of it enters a pair."""
+
+
 def entities(config: Entities, study: Path, progress: Progress = silent) -> Outcome:
     """Notes, and the mentions that a source supplied -> entities."""
-    from einthoven.entities.extract import extract
+    from einthoven.entities.extract import edition, extract
 
     data_kind(study)
     inputs = {schema.NOTES.path: schema.NOTES.at(study)}
     if config.use_supplied and schema.SUPPLIED_ENTITIES.at(study).exists():
         inputs[schema.SUPPLIED_ENTITIES.path] = schema.SUPPLIED_ENTITIES.at(study)
     if config.lexicon is not None:
+        if not Path(config.lexicon).is_file():
+            raise EinthovenError(f"{config.lexicon}: no such lexicon; [entities] lexicon names it (docs/entities.md).")
         inputs["lexicon"] = Path(config.lexicon)
-    read = {name: value for name, value in to_dict(config).items() if name in ("lexicon", "replace", "use_supplied")}
     with lock(study):
         return run_stage(
             stage_manifest(study, "entities"),
-            config=read,
+            config={name: getattr(config, name) for name in READING} | {"edition": edition()},
             inputs=inputs,
             outputs={schema.ENTITIES.path: schema.ENTITIES.at(study)},
             work=lambda: extract(config, study, lambda done, total: progress(done, total, "notes")),
         )
+
+
+def _read_as_before(config: Entities, study: Path) -> Entities:
+    """Where the settings say nothing of a lexicon, that of the entities which are there: `pair` must not undo them."""
+    manifest = read_manifest(stage_manifest(study, "entities"))
+    plain = all(getattr(config, name) == getattr(Entities(), name) for name in READING)
+    if manifest is None or not plain:
+        return config
+    return replace(config, **{name: manifest["config"][name] for name in READING})
 
 
 def export_meds(study: Path, out: Path) -> Outcome:
@@ -181,11 +205,16 @@ def pair(
     """
     from einthoven.pairing import pairs
 
-    entities(recipe.entities, study, progress)
+    entities(_read_as_before(recipe.entities, study), study, progress)
+    entering = {name: value for name, value in to_dict(recipe.entities).items() if name not in READING}
     with lock(study):
         return run_stage(
             stage_manifest(study, "pair"),
-            config=to_dict(recipe.pairing) | {"entities": to_dict(recipe.entities), "text": to_dict(recipe.text)},
+            config=to_dict(recipe.pairing)
+            | {
+                "entities": entering,
+                "text": {"pretrained": recipe.text.pretrained, "vocabulary": recipe.text.vocabulary},
+            },
             inputs={t.path: t.at(study) for t in PAIRED_TABLES},
             outputs={schema.PAIRS.path: schema.PAIRS.at(study)},
             work=lambda: pairs.pair(
@@ -208,7 +237,7 @@ def align(recipe: Recipe, study: Path, out: Path, progress: Progress = silent) -
     if study.absolute().is_relative_to(out):
         raise EinthovenError(f"--out {out} holds the study itself; name a directory for the model.")
     refuse_foreign(out, "config.json")
-    config = {name: part for name, part in to_dict(recipe).items() if name not in ("source", "pairing")}
+    config = {name: part for name, part in to_dict(recipe).items() if name not in ("source", "entities", "pairing")}
     del config["evaluation"]["resamples"]  # the probes do not depend on it
     inputs = {"pairs": schema.PAIRS.at(study), "ingest": stage_manifest(study, "ingest")}
     workshop = out.with_name(out.name + ".training")

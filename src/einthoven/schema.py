@@ -4,6 +4,7 @@ A *study* is one directory. `subject_id` and `recording_id` mean one thing in ev
 `timestamp[us]` without zone, as MEDS has them: the local wall clock of the hospital that recorded them.
 """
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -193,6 +194,11 @@ EMBEDDINGS = Table(
 TABLES: Final = {
     t.path: t for t in (RECORDINGS, EVENTS, CODES, NOTES, SUPPLIED_ENTITIES, EXCLUDED, ENTITIES, PAIRS, EMBEDDINGS)
 }
+
+DIGEST: Final = hashlib.sha256(
+    repr([(path, str(table.columns)) for path, table in sorted(TABLES.items())]).encode()
+).hexdigest()[:16]
+"""Of all columns: a stage whose tables would have others now is run again."""
 
 WAVEFORMS: Final = "waveforms"
 """Directory of the waveform store: `store.json` (sampling_rate, samples, shard_rows, rows) and `00000.npy` …,

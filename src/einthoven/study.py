@@ -176,6 +176,7 @@ def _found(outputs: Mapping[str, Path]) -> dict[str, str | None]:
 def _wanted(config: Mapping[str, Any], inputs: Mapping[str, Path]) -> dict[str, Any]:
     return {
         "version": version("einthoven"),
+        "schema": schema.DIGEST,
         "config": json.loads(json.dumps(config)),
         "inputs": {name: fingerprint(path, times=path.is_dir()) for name, path in inputs.items()},
     }

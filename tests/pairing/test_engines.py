@@ -6,6 +6,8 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
+from collections import deque
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -138,6 +140,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         said = r"Starting Spark master at (spark://\S+)" if role == "Master" else r"Successfully registered with (\S+)"
         for line in process.stderr:
             if found := re.search(said, line):
+                # what it goes on to say must be read, or a full pipe would hold it up
+                threading.Thread(target=deque, args=(process.stderr, 0), daemon=True).start()
                 return found[1]
         raise AssertionError(f"{role} ended with {process.wait()}")
 
@@ -158,6 +162,39 @@ def test_a_cluster_of_two_workers_gives_the_same_bytes(study: Path, tmp_path: Pa
     assert paired_by(cluster, study, tmp_path / "spark") == expected
 
 
+@spark
+def test_spark_tells_of_damage_in_one_line(study: Path, tmp_path: Path) -> None:
+    shutil.copytree(study, tmp_path / "study")
+    schema.EVENTS.at(tmp_path / "study").write_bytes(damaged(schema.EVENTS.at(study)))
+    with pytest.raises(EinthovenError, match="einthoven check") as caught:
+        pair(CONFIG, Entities(), TextEncoder(), tmp_path / "study", "local[1]")
+    assert "Java" not in str(caught.value).replace("Py4JJavaError", "") and len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("memory", [None, "1GB"])
+def test_duckdb_tells_of_damage_and_quotes_nothing(study: Path, tmp_path: Path, memory: str | None) -> None:
+    shutil.copytree(study, tmp_path / "study")
+    schema.NOTES.at(tmp_path / "study").write_bytes(damaged(schema.NOTES.at(study)))
+    with pytest.raises(EinthovenError, match="einthoven check") as caught:
+        pair(CONFIG, Entities(), TextEncoder(), tmp_path / "study", memory=memory)
+    assert "Herz" not in str(caught.value) and caught.value.__cause__ is None
+    assert not schema.PAIRS.at(tmp_path / "study").exists() and not (tmp_path / "study" / ".scratch").exists()
+
+
+def damaged(file: Path) -> bytes:
+    """A Parquet file whose footer is whole and whose pages are not."""
+    content = file.read_bytes()
+    return content[:4] + b"\xff" * 200 + content[204:]
+
+
+def test_an_encoder_whose_tokenizer_cannot_be_read_costs_only_the_statistic(study: Path, tmp_path: Path) -> None:
+    (tmp_path / "encoder").mkdir()
+    (tmp_path / "encoder" / "vocab.json").write_text("{}")
+    shutil.copytree(study, tmp_path / "study")
+    counts = pair(CONFIG, Entities(), TextEncoder(pretrained=str(tmp_path / "encoder")), tmp_path / "study")
+    assert "could not be read" in counts["tokens"]["tokenizer"]
+
+
 def test_little_memory_spills_and_gives_the_same_bytes(study: Path, tmp_path: Path) -> None:
     expected = paired_by("duckdb", study, tmp_path / "all")
     copy = tmp_path / "little"
@@ -168,7 +205,8 @@ def test_little_memory_spills_and_gives_the_same_bytes(study: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("engine", "memory", "said"), [("dask", None, "expected duckdb, spark"), ("duckdb", "much", "e.g. 4GB")]
+    ("engine", "memory", "said"),
+    [("dask", None, "expected duckdb, spark"), ("duckdb", "much", "such as 4GB"), ("local[2]", "0GB", "such as 4GB")],
 )
 def test_unknown_engines_and_sizes_are_refused(engine: str, memory: str | None, said: str, tmp_path: Path) -> None:
     with pytest.raises(EinthovenError, match=said), connected(engine, tmp_path / "scratch", memory):

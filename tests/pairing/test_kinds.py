@@ -1,9 +1,7 @@
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from einthoven.config import CODE_KINDS, Pairing
-from einthoven.errors import EinthovenError
 from einthoven.pairing.kinds import kinds_of
 
 
@@ -31,11 +29,6 @@ def test_the_first_pattern_that_matches_decides_and_the_ignored_are_of_no_kind()
     config = Pairing(code_kinds={"heart": ("*//I[2-5]*",), "all": ("*",)})
     assert judged(codes, config)["DIAGNOSIS//ICD//10//I48"] == ("heart", False)
     assert judged(codes, config)["LAB//1"] == ("all", False)
-
-
-def test_a_kind_named_static_is_refused() -> None:
-    with pytest.raises(EinthovenError, match="static_codes"):
-        kinds_of([], Pairing(code_kinds={"static": ("*",)}))
 
 
 @given(st.lists(st.text(max_size=12)))

@@ -107,8 +107,8 @@ def test_only_the_kinds_asked_for(tmp_path: Path) -> None:
 def test_bad_windows_and_kinds_are_refused(tmp_path: Path) -> None:
     with pytest.raises(EinthovenError, match="zero or more"):
         TimeWindow(-1, 0)
-    with pytest.raises(EinthovenError, match="unknown note kind 'dental'"):
-        paired(tmp_path, [], [], [], Pairing(note_kinds=("dental",)))
+    with pytest.raises(EinthovenError, match="nothing could be inside"):
+        TimeWindow(0, 0)
 
 
 def test_a_prognostic_window_lets_in_no_report_of_its_own_nor_a_date_of_the_same_day(tmp_path: Path) -> None:
@@ -166,6 +166,17 @@ def test_static_codes_come_first_without_a_day(tmp_path: Path) -> None:
     assert row["codes"] == ["GENDER//F", "MEDICATION//START//aspirin"]
     assert row["code_kinds"] == ["static", "medication"]
     assert row["code_days"] == [None, -3.0]
+
+
+@pytest.mark.parametrize(("after", "expected"), [(365.0, [["X", "A"], ["X", "B"]]), (0.0, [["X"], ["X"]])])
+def test_what_was_read_from_an_undated_ecg_is_static_only_there(tmp_path: Path, after: float, expected: list) -> None:
+    events = [
+        {"subject_id": 1, "time": None, "code": f"DX//{code}", "recording_id": about}
+        for code, about in (("A", "a"), ("B", "b"), ("X", None))
+    ]
+    recordings = [{"recording_id": name, "subject_id": 1, "time": time} for name, time in (("a", T), ("b", days(9)))]
+    found = paired(tmp_path, recordings, events, [], Pairing(static_codes=("DX//*",), codes_after=after))
+    assert [sorted(row["codes"], reverse=True) for row in found] == [[f"DX//{c}" for c in codes] for codes in expected]
 
 
 def test_a_term_enters_once_as_what_is_said_of_it_and_never_if_denied(tmp_path: Path) -> None:

@@ -71,14 +71,27 @@ def extract(config: Entities, study: Path, progress: Progress, processes: int | 
     return counts
 
 
+_RULES: Final = ("context.tsv", "words.py", "triggers.py", "context.py", "matcher.py")
+
+
 def fingerprint(lexicon: Sequence[Term]) -> str:
     """What the mentions of a text depend on, as 16 hexadecimal digits."""
-    digest = hashlib.sha256()
+    digest = _hashed(_RULES)
     for term in lexicon:
         digest.update(repr(term).encode())
-    for name in ("context.tsv", "words.py", "triggers.py", "context.py", "matcher.py"):
-        digest.update((files("einthoven.entities") / name).read_bytes())
     return digest.hexdigest()[:16]
+
+
+def edition() -> str:
+    """What the shipped lexicon, the rules and this package's code are, as 16 hexadecimal digits."""
+    return _hashed((*_RULES, "lexicon.tsv", "lexicon.py", "extract.py")).hexdigest()[:16]
+
+
+def _hashed(names: Sequence[str]) -> Any:
+    digest = hashlib.sha256()
+    for name in names:
+        digest.update((files("einthoven.entities") / name).read_bytes())
+    return digest
 
 
 def _extract(

@@ -1,5 +1,6 @@
 """The engines that run the expressions of pairing: DuckDB in this process, or a Spark cluster."""
 
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import duckdb
 import ibis
 import pyarrow as pa
 
@@ -28,22 +30,40 @@ class Engine:
 
     def read(self, file: Path) -> Any:
         """A Parquet file as an ibis.Table. A cluster's workers must see the file under the same path."""
-        return self.backend.read_parquet(str(file.absolute()))
+        with _translated():
+            return self.backend.read_parquet(str(file.absolute()))
 
     def table(self, rows: pa.Table) -> Any:
         return ibis.memtable(rows)
 
     def run(self, rows: Any) -> pa.Table:
-        return self.backend.to_pyarrow(rows)
+        with _translated():
+            return self.backend.to_pyarrow(rows)
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Messages of an engine may quote cells, and Spark's bring a page of Java: neither is passed on."""
+    try:
+        yield
+    except duckdb.OutOfMemoryException:
+        raise EinthovenError("pairing: out of memory or of disk space. Free some, or give more by --memory.") from None
+    except Exception as error:
+        raise EinthovenError(
+            f"pairing: the engine stopped ({type(error).__name__}). If it is not out of memory or disk, a table of the "
+            "study is damaged: `einthoven check` says which."
+        ) from None
 
 
 @contextmanager
 def connected(engine: str, scratch: Path, memory: str | None = None) -> Iterator[Engine]:
     """`engine` is "duckdb", "spark" (this machine) or a Spark master: "local[2]", "spark://host:7077", "yarn", "k8s://…".
 
-    DuckDB spills to `scratch`, which is deleted at the end, when it needs more than `memory` ("4GB"; None: 80 % of the
-    machine's). For Spark `memory` is the driver's.
+    DuckDB spills to `scratch`, which is deleted at the end, when it needs more than `memory` ("4GB", "500MB"; None:
+    80 % of the machine's). For Spark `memory` is the driver's.
     """
+    if memory is not None and not re.fullmatch(r"[1-9][0-9]*(MB|GB)", memory):
+        raise EinthovenError(f"--memory {memory}: expected a whole number of MB or GB, such as 4GB.")
     if engine == DUCKDB:
         with _duckdb(scratch, memory) as backend:
             yield Engine(backend, RECORDINGS_AT_ONCE[DUCKDB])
@@ -56,8 +76,6 @@ def connected(engine: str, scratch: Path, memory: str | None = None) -> Iterator
 
 @contextmanager
 def _duckdb(scratch: Path, memory: str | None) -> Iterator[Any]:
-    import duckdb
-
     remove(scratch)
     scratch.mkdir(parents=True)
     try:
@@ -66,12 +84,6 @@ def _duckdb(scratch: Path, memory: str | None) -> Iterator[Any]:
         backend.raw_sql("SET enable_progress_bar = false")
         yield backend
         backend.disconnect()
-    except duckdb.OutOfMemoryException:
-        raise EinthovenError(f"pairing: out of memory, or of disk space in {scratch.parent}. Free some.") from None
-    except (duckdb.InvalidInputException, duckdb.ParserException) as error:
-        if memory is None:
-            raise
-        raise EinthovenError(f"--memory {memory}: {str(error).splitlines()[0]} Expected e.g. 4GB.") from None
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -93,7 +105,7 @@ def _spark(master: str, memory: str | None) -> Iterator[Any]:
     if master.startswith("local"):  # 200 partitions, Spark's default, are for a cluster
         builder = builder.config("spark.sql.shuffle.partitions", "8")
     if memory is not None:
-        builder = builder.config("spark.driver.memory", memory.replace("GB", "g"))
+        builder = builder.config("spark.driver.memory", memory.removesuffix("B").lower())
     try:
         session = builder.getOrCreate()
         session.sparkContext.setLogLevel("ERROR")

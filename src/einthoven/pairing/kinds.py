@@ -27,10 +27,8 @@ class Kinds:
 def kinds_of(codes: Iterable[str], config: Pairing) -> Kinds:
     """Judge codes by the patterns of `config`: shell patterns, `*` for any characters, upper and lower case differ.
 
-    The first kind with a matching pattern counts. EinthovenError for a kind called "static" or too many codes.
+    The first kind with a matching pattern counts. EinthovenError for too many codes.
     """
-    if STATIC_KIND in config.code_kinds:
-        raise EinthovenError(f"pairing: code_kinds cannot have a kind named {STATIC_KIND!r}; static_codes names those.")
     patterns: Mapping[str, re.Pattern[str]] = {kind: _any(p) for kind, p in config.code_kinds.items()}
     ignored, static = _any(config.ignored_codes), _any(config.static_codes)
     found = []

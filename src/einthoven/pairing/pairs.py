@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-import duckdb
 import ibis
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +16,6 @@ import pyarrow.parquet as pq
 from einthoven import schema
 from einthoven.config import Entities, Pairing, TextEncoder
 from einthoven.entities.extract import rendered
-from einthoven.errors import EinthovenError
 from einthoven.pairing.engines import DUCKDB, Engine, connected
 from einthoven.pairing.kinds import STATIC_KIND, Kinds, kinds_of
 from einthoven.pairing.splits import refuse_leakage
@@ -67,37 +65,29 @@ def pair(
     """Write PAIRS; return counts. `engine` and `memory` as for `engines.connected`: they do not change the result."""
     recordings = read_table(schema.RECORDINGS, study, ["recording_id", "subject_id", "time", "split", "row"])
     refuse_leakage(recordings)
-    unknown = set(config.note_kinds) - set(schema.NOTE_KINDS)
-    if unknown:
-        raise EinthovenError(f"pairing: unknown note kind {min(unknown)!r}; known: {', '.join(schema.NOTE_KINDS)}.")
     recordings = recordings.sort_by([(name, "ascending") for name in ("subject_id", "time", "recording_id")])
     tally = Tally(stride=-(-len(recordings) // SAMPLE) or 1)
-    try:
-        with connected(engine, study / ".scratch", memory) as running, atomic(schema.PAIRS.at(study)) as temporary:
-            chart = open_chart(config, entities, study, running)
-            with pq.ParquetWriter(temporary, schema.PAIRS.columns) as writer:
-                for part in parts(recordings, running.at_once):
-                    rows = pair_part(part, chart, running)
-                    writer.write_table(rows)
-                    tally.add(rows)
-                    if progress is not None:
-                        progress(tally.pairs, len(recordings))
-    except (duckdb.ConversionException, duckdb.InvalidInputException, duckdb.IOException):
-        # its message may quote cells, so it is not passed on
-        raise EinthovenError(f"{study}: events.parquet or notes.parquet is damaged; run the ingest again.") from None
+    with connected(engine, study / ".scratch", memory) as running:
+        chart = open_chart(config, entities, study, running)
+        with atomic(schema.PAIRS.at(study)) as temporary, pq.ParquetWriter(temporary, schema.PAIRS.columns) as writer:
+            for part in parts(recordings, running.at_once):
+                rows = pair_part(part, chart, running)
+                writer.write_table(rows)
+                tally.add(rows)
+                if progress is not None:
+                    progress(tally.pairs, len(recordings))
+        sample = tally.sample()
+        kinds = note_kinds(sample, chart.notes, running)
     counts = tally.counts() | {"without_time": recordings["time"].null_count}
-    sample = tally.sample()
-    return counts | {"tokens": token_counts(sample, _note_kinds(sample, study), encoder)}
+    return counts | {"tokens": token_counts(sample, kinds, encoder)}
 
 
-def _note_kinds(sample: pa.Table, study: Path) -> dict[str, str]:
-    """The kind of every note that the sample names."""
-    named = [pc.list_flatten(sample[column]) for _, column in STRATEGIES.values()]
-    notes = read_table(schema.NOTES, study, ["note_id", "kind"])
-    notes = notes.filter(
-        pc.is_in(notes["note_id"], pa.chunked_array([c for n in named for c in n.chunks], pa.string()))
-    )
-    return dict(zip(notes["note_id"].to_pylist(), notes["kind"].to_pylist(), strict=True))
+def note_kinds(sample: pa.Table, notes: Any, engine: Engine) -> dict[str, str]:
+    """The kind of every note that a sample of pairs names."""
+    named = [pc.list_flatten(sample[column]).unique() for _, column in STRATEGIES.values()]
+    ids = engine.table(pa.table({"note_id": pa.concat_arrays(named).unique()}))
+    found = engine.run(notes.select("note_id", "kind").semi_join(ids, "note_id"))
+    return dict(zip(found["note_id"].to_pylist(), found["kind"].to_pylist(), strict=True))
 
 
 def open_chart(config: Pairing, entities: Entities, study: Path, engine: Engine) -> Chart:
@@ -143,7 +133,7 @@ def _codes(part: pa.Table, chart: Chart, engine: Engine) -> dict[str, pa.Array]:
             }
         )
     )
-    ranked = chart.events.select("subject_id", "time", "code").inner_join(ranks, "code")
+    ranked = chart.events.select("subject_id", "time", "code", "recording_id").inner_join(ranks, "code")
     dated = ranked.filter(ranked.time.notnull() & ranked.sequence)
     window = TimeWindow(config.codes_before, config.codes_after, 60 * config.skew_minutes)
     found = engine.run(codes_in_window(chart.recordings, dated, window, config.collapse_days))
@@ -151,7 +141,9 @@ def _codes(part: pa.Table, chart: Chart, engine: Engine) -> dict[str, pa.Array]:
     counts, keys = nearest(counts, keys, _epoch(part["time"]), config.max_codes)
     if config.static_codes:
         undated = ranked.filter(ranked.time.isnull() & ranked.static)
-        counts, keys = _joined(_aligned(part, engine.run(static_codes(chart.recordings, undated))), (counts, keys))
+        counts, keys = _joined(
+            _aligned(part, engine.run(static_codes(chart.recordings, undated, window))), (counts, keys)
+        )
     return _decoded(counts, keys, _epoch(part["time"]), kinds)
 
 

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from einthoven.config import TextEncoder
+from einthoven.errors import EinthovenError
 from einthoven.wordpiece import tokenizer_of, train_word_piece
 
 SAMPLE: Final = 20_000
@@ -25,7 +26,10 @@ def token_counts(sample: pa.Table, kinds: Mapping[str, str], encoder: TextEncode
     """
     train = sample.filter(pc.equal(sample["split"], "train"))["text"].drop_null().to_pylist()
     if encoder.pretrained is not None and Path(encoder.pretrained).is_dir():
-        name, tokenizer = Path(encoder.pretrained).name, tokenizer_of(Path(encoder.pretrained))
+        try:
+            name, tokenizer = Path(encoder.pretrained).name, tokenizer_of(Path(encoder.pretrained))
+        except EinthovenError:  # a statistic is no reason to have no pairs
+            return {"tokenizer": "that of the text encoder could not be read, so nothing was counted"}
     else:
         if not train:
             return {}

@@ -83,9 +83,16 @@ def codes_in_window(recordings: Any, events: Any, window: TimeWindow, collapse_d
     return listed.select("recording_id", keys=listed["keys"].sort())
 
 
-def static_codes(recordings: Any, events: Any) -> Any:
-    """As `codes_in_window`, for events without a time: they belong to every recording of the subject."""
-    joined = recordings.select("recording_id", "subject_id").inner_join(events, "subject_id")
+def static_codes(recordings: Any, events: Any, window: TimeWindow) -> Any:
+    """As `codes_in_window`, for events without a time: they belong to every recording of the subject.
+
+    `events` has also recording_id: what was read from one recording (a finding of an undated ECG) belongs to that one,
+    and in a prognostic window to none.
+    """
+    undated = events.select("subject_id", "rank", about=events.recording_id)
+    joined = recordings.select("recording_id", "subject_id").inner_join(undated, "subject_id")
+    own = ibis.literal(False) if window.prognostic else joined.about == joined.recording_id
+    joined = joined.filter(joined.about.isnull() | own)
     once = joined.select("recording_id", key=joined["rank"].cast("int64") + STATIC * MAX_CODES).distinct()
     listed = once.group_by("recording_id").agg(keys=once.key.collect())
     return listed.select("recording_id", keys=listed["keys"].sort())

@@ -7,6 +7,7 @@ whose file is damaged is excluded with its reason, as is a row that cannot be un
 recording of a subject holds for all of them.
 """
 
+import hashlib
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
+import duckdb
 import pyarrow as pa
 
 from einthoven import schema
@@ -168,3 +170,23 @@ def _row(entry: Entry, split: str, loaded: Loaded | None) -> dict[str, Any]:
         "site": entry.site,
         "source_file": entry.source_file,
     }
+
+
+def signal_mark(file: Path) -> str:
+    """What the signals that an archive's table lists look like from outside: a digest of their sizes and times."""
+    digest = hashlib.sha256()
+    quoted = "'" + str(file).replace("'", "''") + "'"
+    reader = "read_parquet" if file.suffix == ".parquet" else "read_csv"
+    options = "" if file.suffix == ".parquet" else ", all_varchar = true"
+    try:
+        names = duckdb.sql(f"SELECT file FROM {reader}({quoted}{options}) WHERE file IS NOT NULL").fetchall()
+    except duckdb.Error:  # no such column, or a table that `listed` will refuse
+        return ""
+    for (name,) in names:
+        for suffix in (".hea", ".dat", ".mat"):
+            try:
+                status = (file.parent / f"{name}{suffix}").stat()
+            except (OSError, ValueError):
+                continue
+            digest.update(f"{name}{suffix} {status.st_size} {status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()

@@ -89,6 +89,7 @@ def rechart(study: Path, out: Path, seed: int) -> dict[str, Any]:
     write_table(schema.CODES, out, pa.concat_tables([codes, chart.codes.filter(pc.invert(own))]))
     write_table(schema.NOTES, out, chart.notes)
     write_table(schema.EXCLUDED, out, read_table(schema.EXCLUDED, study))
+    schema.SUPPLIED_ENTITIES.at(out).unlink(missing_ok=True)  # of what `out` was before
     return {
         "data_kind": schema.SIMULATED if simulated else schema.SEMI_SYNTHETIC,
         "recordings": recordings.num_rows,

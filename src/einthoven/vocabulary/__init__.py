@@ -1,0 +1,1 @@
+"""The vocabulary of coded records: spellings, back-off and tokens, without torch."""
