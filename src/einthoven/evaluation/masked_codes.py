@@ -14,7 +14,7 @@ Floats = NDArray[np.floating[Any]]
 Bools = NDArray[np.bool_]
 
 SMOOTHING = 0.5
-"""Windows added to those that have two codes together, twice that to those that have one: a pair never seen is no proof."""
+"""Windows added to those with two codes, twice that to those with one of them: a pair never seen is no proof."""
 
 
 @dataclass(frozen=True)

@@ -114,8 +114,9 @@ def read_timelines(
         events = engine.read(check_table(schema.EVENTS, study))
         kinds = kinds_of(engine.run(events.select("code").distinct())["code"].to_pylist(), pairing)
         ranks = pa.table({"code": kinds.codes, "sequence": pc.is_valid(kinds.kinds), "static": kinds.static})
-        ranked = events.select("subject_id", "time", "code").inner_join(engine.table(ranks), "code")
-        ranked = ranked.filter(ibis.ifelse(ranked.time.isnull(), ranked.static, ranked.sequence))
+        ranked = events.inner_join(engine.table(ranks), "code")
+        static = ranked.static & ranked.recording_id.isnull()  # else it is a finding of one undated ECG
+        ranked = ranked.filter(ibis.ifelse(ranked.time.isnull(), static, ranked.sequence))
         splits = _splits(study, engine.run(ranked.select("subject_id").distinct())["subject_id"])
         if vocabulary is None:
             vocabulary = _vocabulary(study, wanted, engine, ranked, splits)
