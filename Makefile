@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint results results-entities results-vocabulary bench bench-entities bench-pairing clean
+.PHONY: demo test lint results results-entities results-vocabulary results-sehr bench bench-entities bench-pairing clean
 
 demo: $(VENV)/.installed ## simulate a cohort, train, evaluate, answer three queries
 	$(BIN)/einthoven demo --out demo
@@ -32,6 +32,11 @@ results-entities: $(VENV)/.installed
 results-vocabulary: $(VENV)/.installed
 	@test -n "$(DATA)" || { echo "usage: make results-vocabulary DATA=path/to/data"; exit 2; }
 	$(BIN)/python results/vocabulary.py $(DATA)
+
+# The figures of docs/sehr-bert.md. DATA is the folder of the shared public data; about five minutes of one core.
+results-sehr: $(VENV)/.installed
+	@test -n "$(DATA)" || { echo "usage: make results-sehr DATA=path/to/data"; exit 2; }
+	$(BIN)/python results/sehr.py $(DATA)
 
 bench-entities: $(VENV)/.installed
 	$(BIN)/python benchmarks/entities.py

@@ -142,6 +142,19 @@ def check(
 
 
 @app.command()
+def pretrain(
+    study: StudyPath,
+    out: Annotated[Path, typer.Option("--out", help="the directory of the encoder to write")],
+    recipe: RecipePath = None,
+    settings: Settings = None,
+) -> None:
+    """Train sEHR-BERT to tell hidden codes in the timelines of a study. A killed run goes on where it stopped."""
+    with shown("pretrain") as progress:
+        outcome = pipeline.pretrain(recipe_of(recipe, settings), study, out, progress)
+    say("pretrain", outcome)
+
+
+@app.command()
 def align(
     study: StudyPath,
     out: Annotated[Path, typer.Option("--out", help="the model directory to write")],

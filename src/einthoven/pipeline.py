@@ -41,6 +41,9 @@ SOURCE_TABLES = (
 SOURCES = ("ptbxl", "mimic", "meds", "omop", "fhir", "challenge", "simulated")
 PAIRED_TABLES = (schema.RECORDINGS, schema.EVENTS, schema.NOTES, schema.ENTITIES)
 MODEL_FILES = ("config.json", "model.safetensors", "tokenizer", "vocabulary.json", "probes.safetensors")
+ENCODER_FILES = ("config.json", "model.safetensors", "vocabulary.json")
+PAIRING_OF_TIMELINES = ("code_kinds", "ignored_codes", "static_codes", "collapse_days")
+"""What pretraining takes from [pairing]: the rest only matters around an ECG."""
 
 
 def silent(done: int, total: int, note: str) -> None:
@@ -257,6 +260,38 @@ def align(recipe: Recipe, study: Path, out: Path, progress: Progress = silent) -
         return Outcome(done, fresh=False) if done is not None else Outcome(work(), fresh=True)
     with lock(workshop):
         outcome = run_stage(out / "manifest.json", **stage, work=work, inside=True)
+        remove(workshop)
+    return outcome
+
+
+def pretrain(recipe: Recipe, study: Path, out: Path, progress: Progress = silent) -> Outcome:
+    """Events -> a directory with sEHR-BERT, pretrained on the whole timelines of the train split's patients."""
+    data_kind(study)
+    out = out.absolute()
+    if study.absolute().is_relative_to(out):
+        raise EinthovenError(f"--out {out} holds the study itself; name a directory for the encoder.")
+    refuse_foreign(out, "config.json")
+    tree, pairing = to_dict(recipe), to_dict(recipe.pairing)
+    config = {name: tree[name] for name in ("codes", "pretraining", "vocabulary")}
+    config["pairing"] = {name: pairing[name] for name in PAIRING_OF_TIMELINES}
+    inputs = {table.path: table.at(study) for table in (schema.EVENTS, schema.RECORDINGS, schema.CODES)}
+    for name, file in (("medications", recipe.vocabulary.medications), ("icd9", recipe.vocabulary.icd9_table)):
+        inputs |= {} if file is None else {name: Path(file)}
+    if recipe.codes.pretrained is not None and Path(recipe.codes.pretrained).is_dir():
+        inputs["pretrained"] = Path(recipe.codes.pretrained)
+    workshop = out.with_name(out.name + ".training")
+    signature = json.dumps([config, {name: fingerprint(path) for name, path in inputs.items()}], sort_keys=True)
+
+    def work() -> dict[str, Any]:
+        from einthoven.training.codes import pretrain_on_study
+
+        return pretrain_on_study(recipe, study, out, workshop, signature, progress)
+
+    outputs = {name: out / name for name in ENCODER_FILES}
+    with lock(workshop):
+        outcome = run_stage(
+            out / "manifest.json", config=config, inputs=inputs, outputs=outputs, work=work, inside=True
+        )
         remove(workshop)
     return outcome
 

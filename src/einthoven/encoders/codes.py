@@ -43,13 +43,17 @@ OLDEST: Final = 90.0
 """Years; sources say no more than that a patient is over 89."""
 
 
-INITIAL: Final = 0.02
-"""Standard deviation of what is summed at a place, before training: BERT's."""
+def spread(dim: int) -> float:
+    """Standard deviation of new weights: BERT's 0.02 at its width of 768, wider where the model is narrower.
+
+    With 0.02 at a width of 32 attention hardly speaks, and eight records were not learnt by heart in 300 steps.
+    """
+    return 0.02 * math.sqrt(768 / dim)
 
 
 def _embedding(count: int, dim: int) -> nn.Embedding:
     table = nn.Embedding(count, dim)
-    nn.init.normal_(table.weight, std=INITIAL)
+    nn.init.normal_(table.weight, std=spread(dim))
     return table
 
 
@@ -63,7 +67,7 @@ class Waves(nn.Module):
         periods = torch.logspace(math.log10(shortest), math.log10(longest), PERIODS)
         self.register_buffer("rates", 2 * math.pi / periods, persistent=False)
         self.linear = nn.Linear(2 * PERIODS, dim, bias=False)
-        nn.init.normal_(self.linear.weight, std=INITIAL / math.sqrt(PERIODS))
+        nn.init.normal_(self.linear.weight, std=spread(dim) / math.sqrt(PERIODS))
 
     def forward(self, values: Tensor) -> Tensor:
         angles = values.float().unsqueeze(-1) * self.rates
@@ -185,6 +189,7 @@ def _small(config: CodeEncoder, tokens: int) -> dict[str, Any]:
         "type_vocab_size": 1,
         "hidden_dropout_prob": config.dropout,
         "attention_probs_dropout_prob": config.dropout,
+        "initializer_range": spread(config.hidden),
         "pad_token_id": PAD,
     }
 

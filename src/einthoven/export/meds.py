@@ -50,13 +50,14 @@ def export(study: Path, out: Path, scratch: Path) -> dict[str, Any]:
     recordings = read_table(schema.RECORDINGS, study)
     refuse_leakage(recordings)
     manifest = read_manifest(stage_manifest(study, "ingest")) or {}
-    published = study / schema.MEDS_METADATA if manifest.get("config", {}).get("name") == "meds" else None
+    published = published_in(study)
     engine = connect(scratch)
     try:
         with atomic(out) as folder:
             (folder / "metadata").mkdir(parents=True)
             rows, types = _rows(engine, study)
-            splits = _splits(rows, recordings, published)
+            everyone = rows.select("subject_id").distinct().to_pyarrow()["subject_id"]
+            splits = subject_splits(everyone, recordings, published)
             written, shards = _write_shards(folder / meds_files.DATA, _placed(rows, splits), types)
             pq.write_table(splits, folder / meds_files.SUBJECT_SPLITS)
             codes = _codes(study, rows)
@@ -97,7 +98,13 @@ def _rows(engine: Any, study: Path) -> tuple[Any, pa.Schema]:
     return events, pa.schema([fields[name] for name in events.columns])
 
 
-def _splits(rows: Any, recordings: pa.Table, published: Path | None) -> pa.Table:
+def published_in(study: Path) -> Path | None:
+    """The directory of what a MEDS dataset said of itself, in a study that was made of one."""
+    manifest = read_manifest(stage_manifest(study, "ingest")) or {}
+    return study / schema.MEDS_METADATA if manifest.get("config", {}).get("name") == "meds" else None
+
+
+def subject_splits(everyone: pa.ChunkedArray, recordings: pa.Table, published: Path | None) -> pa.Table:
     """SUBJECT_SPLITS of all subjects: the official split, else that of their recordings, else by hash."""
     official = SPLIT_COLUMNS.empty_table()
     if published is not None:
@@ -106,7 +113,6 @@ def _splits(rows: Any, recordings: pa.Table, published: Path | None) -> pa.Table
     own = own.filter(pc.invert(pc.is_in(own["subject_id"], official["subject_id"])))
     names = [_OURS[split] for split in own["split"].to_pylist()]
     known = pa.concat_tables([official, own.set_column(1, "split", pa.array(names, pa.string()))])
-    everyone = rows.select("subject_id").distinct().to_pyarrow()["subject_id"]
     others = everyone.filter(pc.invert(pc.is_in(everyone, known["subject_id"]))).combine_chunks()
     parts = (others[start : start + ROWS] for start in range(0, len(others), ROWS))
     hashed = [pa.table([part, [_OURS[split_of(s)] for s in part.to_pylist()]], schema=SPLIT_COLUMNS) for part in parts]
