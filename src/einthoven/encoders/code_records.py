@@ -68,7 +68,7 @@ def kind_numbers(kinds: Sequence[str]) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class Records:
-    """Encoded records one after the other, in memory: 20 bytes a code."""
+    """Encoded records one after the other, in memory: 13 bytes a code."""
 
     tokens: Ints  # [codes]
     kinds: npt.NDArray[np.int8]  # [codes]
