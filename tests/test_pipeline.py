@@ -313,6 +313,26 @@ def test_signals_that_are_added_to_an_archive_are_read(tmp_path: Path) -> None:
     assert pq.read_table(schema.RECORDINGS.at(tmp_path / "study"))["row"].to_pylist() == [0]
 
 
+def test_what_is_no_study_is_not_written_over(tmp_path: Path) -> None:
+    (tmp_path / "mine" / "waveforms").mkdir(parents=True)
+    (tmp_path / "mine" / "waveforms" / "precious.txt").write_text("x")
+    with pytest.raises(EinthovenError, match="holds waveforms and is no study"):
+        small_study(tmp_path / "mine")
+    assert (tmp_path / "mine" / "waveforms" / "precious.txt").exists()
+    study = small_study(tmp_path / "study")
+    (tmp_path / "source").mkdir()
+    with pytest.raises(EinthovenError, match="is a study of simulated"):
+        pipeline.ingest(Source(name="challenge"), tmp_path / "source", study)
+    stage_manifest(study, "ingest").unlink()  # as a killed ingest leaves it
+    assert pipeline.ingest(Source(name="simulated", subjects=20), None, study).fresh
+
+
+def test_a_file_in_place_of_the_source_is_told(tmp_path: Path) -> None:
+    (tmp_path / "ptbxl_database.csv").touch()
+    with pytest.raises(EinthovenError, match="is a file; give the directory"):
+        pipeline.ingest(Source(name="ptbxl"), tmp_path / "ptbxl_database.csv", tmp_path / "study")
+
+
 @pytest.mark.parametrize("source", ["host=db user=me password=geheim", "postgresql:me:geheim@db/x", "x://me:geheim@db"])
 def test_what_may_hold_a_password_is_not_repeated(tmp_path: Path, source: str) -> None:
     with pytest.raises(EinthovenError) as caught:
