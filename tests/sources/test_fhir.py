@@ -24,6 +24,7 @@ from einthoven.waveforms.store import Store
 
 SYNTHEA = Path(__file__).resolve().parents[3] / "shared" / "data" / "synthea-r4-code-events"
 ICD, SCT = "http://hl7.org/fhir/sid/icd-10-cm", "http://snomed.info/sct"
+HCPCS = "http://www.cms.gov/Medicare/Coding/HCPCSReleaseCodeSets"
 MDC = "urn:oid:2.16.840.1.113883.6.24"
 LAST = datetime(2020, 5, 31, 23, 59, 59, 999_999)
 
@@ -206,6 +207,27 @@ def test_events_and_codes(source: Path) -> None:
         ],
     )
     write(source / "Medication.ndjson", [drug])
+    write(
+        source / "Procedure.ndjson",
+        [
+            {
+                "resourceType": "Procedure",
+                "id": f"x{n}",
+                "code": code,
+                "performedDateTime": "2020-05-31T08:00:00Z",
+                **given,
+            }
+            for n, code in enumerate(
+                (
+                    concept(HCPCS, "G0378"),
+                    concept(HCPCS, "93010"),
+                    concept("http://hl7.org/fhir/sid/icd-9-cm", "89.52"),
+                ),
+                2,
+            )
+        ],
+    )
+    write(source / "Unknown.ndjson", [patient("p3", gender="unknown", birthDate=None)])
     study, counts = run(source)
     assert counts["unhandled"] == {"Encounter": 1, "Observation": 1}
     one, two = subject_id("p1"), subject_id("p2")
@@ -216,6 +238,10 @@ def test_events_and_codes(source: Path) -> None:
         (one, datetime(1950, 6, 1), "MEDS_BIRTH"),
         (one, datetime(2020, 5, 31, 10), "DIAGNOSIS//ICD//10//I4891"),
         (one, datetime(2020, 5, 31, 7), "PROCEDURE//CPT//93000"),
+        (one, datetime(2020, 5, 31, 8), "HCPCS//G0378"),
+        (one, datetime(2020, 5, 31, 8), "PROCEDURE//CPT//93010"),
+        (one, datetime(2020, 5, 31, 8), "PROCEDURE//ICD//9//8952"),
+        (subject_id("p3"), None, "GENDER//UNKNOWN"),
         (one, LAST, "MEDICATION//START//ATC//B01AA03"),
         (one, LAST, "MEDICATION//START//RxNorm//855332"),
         (two, None, "GENDER//M"),
@@ -224,8 +250,10 @@ def test_events_and_codes(source: Path) -> None:
         (two, datetime(2021, 2, 28, 23, 59, 59, 999_999), "MEDS_DEATH"),
     }
     codes = {row["code"]: (row["description"], row["parent_codes"]) for row in table(schema.CODES, study)}
-    assert {e[2] for e in events} | {"DIAGNOSIS//ICD//10//I48"} == set(codes) and list(codes) == sorted(codes)
+    above = {"DIAGNOSIS//ICD//10//I48", "PROCEDURE//ICD//9//89"}
+    assert {e[2] for e in events} | above == set(codes) and list(codes) == sorted(codes)
     assert codes["DIAGNOSIS//ICD//10//I4891"] == ("Unspecified atrial fibrillation", ["DIAGNOSIS//ICD//10//I48"])
+    assert codes["PROCEDURE//ICD//9//8952"] == (None, ["PROCEDURE//ICD//9//89"])
     assert codes["MEDICATION//START//ATC//B01AA03"] == ("warfarin", [])
 
 
