@@ -302,7 +302,7 @@ def test_signals_that_are_added_to_an_archive_are_read(tmp_path: Path) -> None:
                    tmp_path / "meds" / "data" / "0.parquet")  # fmt: skip
     archive = tmp_path / "archive"
     archive.mkdir()
-    (archive / "ecgs.csv").write_text("recording_id,subject_id,time,file\nr,1,2020-01-01 10:00:00,r\n")
+    (archive / "ecgs.csv").write_text("recording_id,subject_id,time,file\nr,1,2020-01-01 10:00:00,r.hea\n")
     config = Source(name="meds", recordings=str(archive / "ecgs.csv"), sampling_rate=100)
     pipeline.ingest(config, tmp_path / "meds", tmp_path / "study")
     assert not pipeline.ingest(config, tmp_path / "meds", tmp_path / "study").fresh

@@ -1,14 +1,15 @@
 """An ECG archive that lies beside a record: a table of recordings, each with or without a signal -> RECORDINGS.
 
 The table (CSV, gzipped CSV or Parquet) has the columns `recording_id` and `subject_id` and, where known, `time`, `file`
-(a WFDB record without suffix, below the table's folder), `split`, `age` (years), `sex` ("female", "male"), `device`
-and `site`. A recording without a file, or whose file is not there, is kept without a signal: it can be paired. One
-whose file is damaged is excluded with its reason, as is a row that cannot be understood. A split that is given for one
-recording of a subject holds for all of them.
+(a WFDB record below the table's folder, with or without suffix), `split`, `age` (years), `sex` ("female", "male"),
+`device` and `site`. A recording without a file, or whose file is not there, is kept without a signal: it can be paired.
+One whose file is damaged is excluded with its reason, as is a row that cannot be understood. A split that is given for
+one recording of a subject holds for all of them.
 """
 
 import hashlib
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -85,7 +86,8 @@ def listed(tables: Tables, file: Path) -> tuple[list[Entry], list[dict[str, Any]
     excluded += found.refused.to_pyarrow().to_pylist()
     entries: dict[str, Entry] = {}
     for row in found.kept.order_by("source_row").to_pyarrow().to_pylist():
-        signal = row.pop("file")
+        signal = None if row["file"] is None else re.sub(r"\.(hea|dat|mat)$", "", row["file"])
+        del row["file"]
         entry = Entry(signal=signal, source_file=signal or table.file, **row)
         bad = _fault(entry)
         if bad:
@@ -245,7 +247,7 @@ def signal_mark(file: Path) -> str:
         names = duckdb.sql(f"SELECT file FROM {reader}({quoted}{options}) WHERE file IS NOT NULL").fetchall()
     except duckdb.Error:  # no such column, or a table that `listed` will refuse
         return ""
-    for (name,) in names:
+    for name in (re.sub(r"\.(hea|dat|mat)$", "", name) for (name,) in names):
         for suffix in (".hea", ".dat", ".mat"):
             try:
                 status = (file.parent / f"{name}{suffix}").stat()
