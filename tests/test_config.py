@@ -99,6 +99,8 @@ def test_settings_overrule_a_recipe(tmp_path: Path) -> None:
         ('entities.labels=["diseases"]', "labels of disease"),
         ("entities.replace=true", "a lexicon where"),
         ("source.data_kind=invented", "data_kind among"),
+        ("source.sampling_rate=0", "sampling_rate 0, expected 1 to 5000 Hz"),
+        ("source.sampling_rate=5001", "sampling_rate 5001"),
     ],
 )
 def test_a_setting_that_is_none_is_refused(setting: str, said: str) -> None:

@@ -309,7 +309,7 @@ def test_signals_that_are_added_to_an_archive_are_read(tmp_path: Path) -> None:
                    tmp_path / "meds" / "data" / "0.parquet")  # fmt: skip
     archive = tmp_path / "archive"
     archive.mkdir()
-    (archive / "ecgs.csv").write_text("recording_id,subject_id,time,file\nr,1,2020-01-01 10:00:00,r\n")
+    (archive / "ecgs.csv").write_text("recording_id,subject_id,time,file\nr,1,2020-01-01 10:00:00,r.hea\n")
     config = Source(name="meds", recordings=str(archive / "ecgs.csv"), sampling_rate=100)
     pipeline.ingest(config, tmp_path / "meds", tmp_path / "study")
     assert not pipeline.ingest(config, tmp_path / "meds", tmp_path / "study").fresh
@@ -318,6 +318,26 @@ def test_signals_that_are_added_to_an_archive_are_read(tmp_path: Path) -> None:
                 baseline=[0] * 12, write_dir=str(archive))  # fmt: skip
     assert pipeline.ingest(config, tmp_path / "meds", tmp_path / "study").fresh
     assert pq.read_table(schema.RECORDINGS.at(tmp_path / "study"))["row"].to_pylist() == [0]
+
+
+def test_what_is_no_study_is_not_written_over(tmp_path: Path) -> None:
+    (tmp_path / "mine" / "waveforms").mkdir(parents=True)
+    (tmp_path / "mine" / "waveforms" / "precious.txt").write_text("x")
+    with pytest.raises(EinthovenError, match="holds waveforms and is no study"):
+        small_study(tmp_path / "mine")
+    assert (tmp_path / "mine" / "waveforms" / "precious.txt").exists()
+    study = small_study(tmp_path / "study")
+    (tmp_path / "source").mkdir()
+    with pytest.raises(EinthovenError, match="is a study of simulated"):
+        pipeline.ingest(Source(name="challenge"), tmp_path / "source", study)
+    stage_manifest(study, "ingest").unlink()  # as a killed ingest leaves it
+    assert pipeline.ingest(Source(name="simulated", subjects=20), None, study).fresh
+
+
+def test_a_file_in_place_of_the_source_is_told(tmp_path: Path) -> None:
+    (tmp_path / "ptbxl_database.csv").touch()
+    with pytest.raises(EinthovenError, match="is a file; give the directory"):
+        pipeline.ingest(Source(name="ptbxl"), tmp_path / "ptbxl_database.csv", tmp_path / "study")
 
 
 @pytest.mark.parametrize("source", ["host=db user=me password=geheim", "postgresql:me:geheim@db/x", "x://me:geheim@db"])

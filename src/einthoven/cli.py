@@ -271,7 +271,7 @@ def main() -> None:
         sys.exit(2)
     except OSError as error:
         Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(f"einthoven: {error}")
-        sys.exit(1)
+        sys.exit(2)
 
 
 def quiet() -> None:

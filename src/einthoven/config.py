@@ -22,6 +22,9 @@ def _require(holds: bool, expected: str) -> None:
         raise EinthovenError(f"{expected}: the value given is not.")
 
 
+MAX_RATE: Final = 5000  # Hz
+
+
 @dataclass(frozen=True, kw_only=True)
 class Source:
     """Where the study comes from. `einthoven run` reads it; `einthoven ingest` takes the name as an argument."""
@@ -38,6 +41,8 @@ class Source:
     note_kind: str = "clinical"  # of notes whose type is not in `note_kinds`
 
     def __post_init__(self) -> None:
+        rate = self.sampling_rate
+        _require(rate is None or 1 <= rate <= MAX_RATE, f"source: sampling_rate {rate}, expected 1 to {MAX_RATE} Hz")
         _require(self.diagnosis_time in ("discharge", "admission"), "source: diagnosis_time discharge or admission")
         _require(self.omop_concepts in ("source", "standard"), "source: omop_concepts source or standard")
         _require(self.data_kind in schema.DATA_KINDS, f"source: data_kind among {', '.join(schema.DATA_KINDS)}")

@@ -65,7 +65,8 @@ def ingest(config: Source, source: str | Path | None, study: Path, progress: Pro
     file = place is not None and config.name == "omop" and place.suffix == ".duckdb" and place.is_file()
     if config.name != "simulated" and not database and not file and (place is None or not place.is_dir()):
         named = "that you gave" if config.name == "omop" else source  # it may be a connection string, with a password
-        raise EinthovenError(f"source directory {named} does not exist; give the directory of the published files.")
+        found = "is a file" if place is not None and place.is_file() else "does not exist"
+        raise EinthovenError(f"source directory {named} {found}; give the directory of the published files.")
     if place is not None and study.resolve().is_relative_to(place.resolve()):
         raise EinthovenError(f"{study} lies inside the source {source}: name a study directory outside of it.")
 
@@ -73,6 +74,7 @@ def ingest(config: Source, source: str | Path | None, study: Path, progress: Pro
         progress(done, total, note)
 
     def work() -> dict[str, Any]:
+        (study / schema.BEGUN).touch()
         for left in (schema.SUPPLIED_ENTITIES.at(study), study / schema.WAVEFORMS, study / schema.MEDS_METADATA):
             remove(left)  # of an earlier ingest; not every source makes them
         module = import_module(f"einthoven.sources.{config.name}")
@@ -82,6 +84,7 @@ def ingest(config: Source, source: str | Path | None, study: Path, progress: Pro
         declared = {} if config.data_kind == schema.REAL else {"data_kind": config.data_kind}
         return {**counts, **declared}
 
+    refuse_other_use(study, config.name)
     inputs, settings = {} if place is None else {"source": place}, to_dict(config)
     if config.recordings is not None:
         if not Path(config.recordings).is_file():
@@ -99,6 +102,21 @@ def ingest(config: Source, source: str | Path | None, study: Path, progress: Pro
             outputs=outputs,
             work=work,
             again=database,
+        )
+
+
+def refuse_other_use(study: Path, source: str) -> None:
+    """Refuse to write a study over files that are none, or over a study of another source."""
+    manifest = read_manifest(stage_manifest(study, "ingest"))
+    if manifest is not None:
+        before = manifest["config"].get("name", source)
+        if before != source:
+            raise EinthovenError(f"{study} is a study of {before}: name a new directory for {source}, or delete it.")
+        return
+    foreign = [path.name for path in study.iterdir() if path.name[0] != "."] if study.is_dir() else []
+    if foreign and not (study / schema.BEGUN).exists():  # without a manifest, but begun: an ingest was killed
+        raise EinthovenError(
+            f"{study} holds {min(foreign)} and is no study: name a new directory, nothing was written."
         )
 
 

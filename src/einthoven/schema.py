@@ -211,5 +211,8 @@ MEDS_METADATA: Final = "meds_metadata"
 """Directory of what a MEDS dataset says of itself, `dataset.json` and `subject_splits.parquet`, kept for the export.
 Only in a study that was made of one."""
 
+BEGUN: Final = ".study"
+"""An empty file that says that a directory is a study, be its first ingest completed or not."""
+
 MANIFESTS: Final = "manifests"
 """Directory of stage manifests, `<stage>.json`, each written last: it exists only if its stage completed."""

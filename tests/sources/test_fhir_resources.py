@@ -11,13 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from einthoven.config import Source
+from einthoven.sources.codes import DIAGNOSIS, MEDICATION, PROCEDURE
 from einthoven.sources.fhir_ecg import signal_of
 from einthoven.sources.fhir_elements import (
-    ICD_9,
-    ICD_10,
     ResourceError,
     code_of,
-    icd_category,
     name_of,
     parse_time,
     referred,
@@ -25,9 +23,7 @@ from einthoven.sources.fhir_elements import (
 )
 from einthoven.sources.fhir_files import STAGES
 from einthoven.sources.fhir_resources import (
-    DIAGNOSIS,
-    MEDICATION,
-    PROCEDURE,
+    PREFERRED,
     Event,
     Medication,
     Note,
@@ -106,15 +102,22 @@ def coding(system: str, code: str, **more: str) -> dict[str, str]:
 
 
 SCT = coding("http://snomed.info/sct", "49436004", display="Atrial  fibrillation")
+MIMIC = "http://mimic.mit.edu/fhir/mimic/CodeSystem/mimic-"
 OURS = coding("https://ours.example//problems/", "x-1")
 
 
 @pytest.mark.parametrize(
-    ("codings", "preferred", "expected"),
+    ("codings", "kind", "expected"),
     [
-        ([SCT, coding("http://hl7.org/fhir/sid/icd-10-cm", "i48.91")], DIAGNOSIS, "ICD//10//I4891"),
-        ([SCT, coding("urn:oid:2.16.840.1.113883.6.90", "I48.91")], DIAGNOSIS, "ICD//10//I4891"),
-        ([coding("http://hl7.org/fhir/sid/icd-9-cm", "427.31"), SCT], DIAGNOSIS, "ICD//9//42731"),
+        ([SCT, coding("http://hl7.org/fhir/sid/icd-10-cm", "i48.91")], DIAGNOSIS, "ICD//10//i48.91"),
+        ([SCT, coding("urn:oid:2.16.840.1.113883.6.90", "I48.91")], DIAGNOSIS, "ICD//10//I48.91"),
+        ([coding("http://hl7.org/fhir/sid/icd-9-cm", "427.31"), SCT], DIAGNOSIS, "ICD//9//427.31"),
+        ([SCT, coding("http://fhir.de/CodeSystem/bfarm/icd-10-gm", "I48.0")], DIAGNOSIS, "ICD//10//I48.0"),
+        ([coding(f"{MIMIC}diagnosis-icd10", "I4891")], DIAGNOSIS, "ICD//10//I4891"),
+        ([coding(f"{MIMIC}diagnosis-icd9", "42731")], DIAGNOSIS, "ICD//9//42731"),
+        ([coding(f"{MIMIC}procedure-icd10", "4A02X4Z")], PROCEDURE, "ICD//10//4A02X4Z"),
+        ([coding(f"{MIMIC}procedure-icd9", "8952")], PROCEDURE, "ICD//9//8952"),
+        ([coding(f"{MIMIC}medication-ndc", "51079030020")], MEDICATION, "NDC//51079030020"),
         ([OURS, SCT], DIAGNOSIS, "SNOMED//49436004"),
         ([OURS], DIAGNOSIS, "ours.example/problems//x-1"),
         ([coding("urn:oid:1.2.3", "7"), OURS], DIAGNOSIS, "urn:oid:1.2.3//7"),
@@ -123,18 +126,14 @@ OURS = coding("https://ours.example//problems/", "x-1")
         ([coding("http://hl7.org/fhir/sid/ndc", "0006-0019-58"), SCT], MEDICATION, "NDC//0006-0019-58"),
     ],
 )
-def test_which_coding_is_taken(codings: list[Any], preferred: tuple[str, ...], expected: str) -> None:
-    assert code_of({"coding": codings, "text": "secret"}, "Condition.code", preferred).name == expected
+def test_which_coding_is_taken(codings: list[Any], kind: str, expected: str) -> None:
+    assert code_of({"coding": codings, "text": "secret"}, "Condition.code", PREFERRED[kind]).name == expected
 
 
-def test_names_and_categories_of_codes() -> None:
-    assert code_of({"coding": [SCT]}, "", DIAGNOSIS).description == "Atrial fibrillation"
-    assert code_of({"coding": [{**SCT, "display": "\ud800" + "x" * 999}]}, "", DIAGNOSIS).description == "?" + "x" * 249
-    assert icd_category(f"DIAGNOSIS//{ICD_10}//I4891") == "DIAGNOSIS//ICD//10//I48"
-    assert icd_category(f"DIAGNOSIS//{ICD_9}//E8889") == "DIAGNOSIS//ICD//9//E888"
-    assert icd_category(f"DIAGNOSIS//{ICD_9}//42731") == "DIAGNOSIS//ICD//9//427"
-    for other in (f"DIAGNOSIS//{ICD_10}//I10", f"PROCEDURE//{ICD_10}//4A02X4Z", "DIAGNOSIS//SNOMED//49436004", "x"):
-        assert icd_category(other) is None
+def test_names_of_codes() -> None:
+    long = {**SCT, "display": "\ud800" + "x" * 999}
+    assert code_of({"coding": [SCT]}, "", PREFERRED[DIAGNOSIS]).description == "Atrial fibrillation"
+    assert code_of({"coding": [long]}, "", PREFERRED[DIAGNOSIS]).description == "?" + "x" * 249
 
 
 @pytest.mark.parametrize(
@@ -153,7 +152,7 @@ def test_names_and_categories_of_codes() -> None:
 )
 def test_codings_that_are_none(codings: Any) -> None:
     with pytest.raises(ResourceError, match="no-code"):
-        code_of({"coding": codings, "text": "atrial fibrillation"}, "Condition.code", DIAGNOSIS)
+        code_of({"coding": codings, "text": "atrial fibrillation"}, "Condition.code", PREFERRED[DIAGNOSIS])
 
 
 OF = {"id": "x", "subject": {"reference": "Patient/p"}, "status": "completed"}
@@ -319,6 +318,6 @@ def test_any_value_anywhere_gives_a_row_or_a_reason(place: tuple[dict[str, Any],
     elif row is not None:  # it can be staged
         columns = STAGES[STAGE_OF[type(row)]]
         staged = pa.Table.from_arrays(
-            [pa.array([v], f.type) for v, f in zip((1, *row), columns, strict=True)], schema=columns
+            [pa.array([v], f.type) for v, f in zip(("f", 1, *row), columns, strict=True)], schema=columns
         )
         assert staged.num_rows == 1

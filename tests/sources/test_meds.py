@@ -75,6 +75,7 @@ def test_a_dataset_becomes_a_study(folder: Path) -> None:
         "data_kind": "real",
         "recordings": {name: splits.count(name) for name in schema.SPLITS},
         "without_signal": 4,
+        "flags": {},
         "subjects": 4,
         "subjects_without_events": 1,
         "subjects_split_by_hash": 4,

@@ -260,11 +260,9 @@ def test_events(whole: tuple[Path, dict[str, Any]]) -> None:
     assert events_of(study, "PROCEDURE") == [
         (1, "2150-03-02 00:00:00", "PROCEDURE//ICD//9//5491"),
         (1, "2150-03-13 00:00:00", "PROCEDURE//ICD//10//0W9G3ZZ"),
+        (2, "2160-01-02 00:00:00", "PROCEDURE//CPT//99218"),  # HCPCS's first level is CPT
     ]
-    assert events_of(study, "HCPCS") == [
-        (2, "2160-01-02 00:00:00", "HCPCS//99218"),
-        (2, "2160-01-02 00:00:00", "HCPCS//G0378"),
-    ]
+    assert events_of(study, "HCPCS") == [(2, "2160-01-02 00:00:00", "HCPCS//G0378")]
     assert events_of(study, "MEDICATION") == [
         (1, "2150-03-01 12:00:00", "MEDICATION//START//Heparin"),
         (1, "2150-03-01 12:00:00", "MEDICATION//START//Metoprolol"),
@@ -369,7 +367,10 @@ def test_codes_have_titles_and_categories_of_their_version(whole: tuple[Path, di
     assert codes["DIAGNOSIS//ICD//9//0389"] == (None, ["DIAGNOSIS//ICD//9//038"])
     assert codes["PROCEDURE//ICD//9//5491"] == ("Percutaneous abdominal drainage", ["PROCEDURE//ICD//9//54"])
     assert codes["PROCEDURE//ICD//10//0W9G3ZZ"] == (None, ["PROCEDURE//ICD//10//0W9"])
-    assert codes["HCPCS//G0378"] == ("Hospital observation, hour", []) and codes["HCPCS//99218"] == ("Care", [])
+    assert codes["HCPCS//G0378"] == ("Hospital observation, hour", []) and codes["PROCEDURE//CPT//99218"] == (
+        "Care",
+        [],
+    )
     used = {e["code"] for e in rows_of(schema.EVENTS, study)}
     assert set(codes) == used | {parent for _, parents in codes.values() for parent in parents}
 
@@ -472,7 +473,7 @@ def test_settings_and_what_copies_write_otherwise(build: Any) -> None:
     assert [code for subject, _, code in events_of(study, "GENDER") if subject == 2] == []
     assert not [e for e in rows_of(schema.EVENTS, study) if e["recording_id"] == "mimic-41"]
     assert "mimic-41-report" not in {n["note_id"] for n in rows_of(schema.NOTES, study)}
-    assert [time for _, time, _ in events_of(study, "PROC")] == ["2150-03-02 00:00:00", "2150-03-13 00:00:00"]
+    assert [time for _, time, _ in events_of(study, "PROCEDURE//ICD")] == ["2150-03-02 00:00:00", "2150-03-13 00:00:00"]
 
 
 @pytest.mark.parametrize("names", ["record_list radiology", "machine_measurements diagnoses_icd"])
@@ -539,8 +540,9 @@ def test_demo_counts(demo: tuple[Path, dict[str, Any]]) -> None:
     study, counts = demo
     assert (sum(counts["recordings"].values()), counts["without_signal"], counts["subjects"]) == (659, 659, 92)
     assert counts["excluded"] == {} and counts["notes"] == 0
-    prefixes = ("DIAGNOSIS//ICD//9//", "DIAGNOSIS//ICD//10//", "PROCEDURE//", "HCPCS//", "MEDICATION//START//")
-    assert [len(events_of(study, p)) for p in prefixes] == [2193, 2313, 722, 61, 18087]
+    prefixes = ("DIAGNOSIS//ICD//9//", "DIAGNOSIS//ICD//10//", "PROCEDURE//ICD//", "MEDICATION//START//")
+    assert [len(events_of(study, p)) for p in prefixes] == [2193, 2313, 722, 18087]
+    assert len(events_of(study, "HCPCS//")) + len(events_of(study, "PROCEDURE//CPT//")) == 61
     assert len(events_of(study, "GENDER//")) == 100 and len(events_of(study, "MEDS_DEATH")) == 31
     assert not (study / schema.WAVEFORMS).exists()
 
@@ -548,12 +550,12 @@ def test_demo_counts(demo: tuple[Path, dict[str, Any]]) -> None:
 def test_demo_linkage(demo: tuple[Path, dict[str, Any]]) -> None:
     """The published linkage of the demo at ±365 days, by a naive loop. Procedures are those of procedures_icd.
 
-    With HCPCS as procedures, too, 566 ECGs have all three; dated by admission, 605 have a diagnosis.
+    With HCPCS and CPT as procedures, too, 566 ECGs have all three; dated by admission, 605 have a diagnosis.
     """
     study, _ = demo
     chart = defaultdict(list)
     for event in rows_of(schema.EVENTS, study):
-        kind = event["code"].partition("//")[0]
+        kind = event["code"].removeprefix("PROCEDURE//").partition("//")[0]
         if event["time"] is not None and not event["code"].startswith("MEDICATION//STOP"):
             chart[event["subject_id"]].append((event["time"], kind))
     year = timedelta(days=365)
@@ -566,17 +568,17 @@ def test_demo_linkage(demo: tuple[Path, dict[str, Any]]) -> None:
         return sum(set(kinds) <= one for one in found)
 
     assert len(found) == 659 and count("DIAGNOSIS") == 606 and count("MEDICATION") == 599
-    assert count("DIAGNOSIS", "MEDICATION", "PROCEDURE") == 544
-    both = [one | {"PROCEDURE"} if "HCPCS" in one else one for one in found]
-    assert sum({"DIAGNOSIS", "MEDICATION", "PROCEDURE"} <= one for one in both) == 566
+    assert count("DIAGNOSIS", "MEDICATION", "ICD") == 544
+    both = [one | {"ICD"} if one & {"HCPCS", "CPT"} else one for one in found]
+    assert sum({"DIAGNOSIS", "MEDICATION", "ICD"} <= one for one in both) == 566
 
 
 def test_demo_linkage_through_pairing(demo: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
-    """The same counts from the stage `pair`: 544 where procedures are ICD's alone, 566 with HCPCS, our default."""
+    """The same counts from the stage `pair`: 544 where procedures are ICD's alone, 566 with all, our default."""
     study = tmp_path / "study"
     shutil.copytree(demo[0], study)
     extract(Entities(), study, lambda done, total: None)
-    icd = {**CODE_KINDS, "procedure": ("PROCEDURE//*",)}
+    icd = {**CODE_KINDS, "procedure": ("PROCEDURE//ICD//*",)}
     for kinds, procedures, all_three in ((icd, 544, 544), (CODE_KINDS, 573, 566)):
         config = Pairing(code_kinds=kinds)
         counts = pair(config, Entities(), TextEncoder(), study)

@@ -43,6 +43,10 @@ CONCEPTS = [  # id, name, domain, vocabulary, code
     (12, "Accident in home", "Condition", "ICD9CM", "E849.0"),
     (13, "A operation", "Procedure", "ICD9Proc", "E8.49"),
     (14, "Other operations on heart", "Procedure", "ICD9Proc", "37"),
+    (15, "Electrocardiogram", "Procedure", "CPT4", "93000"),
+    (16, "Hospital observation", "Procedure", "HCPCS", "G0378"),
+    (17, "Vorhofflimmern, paroxysmal", "Condition", "ICD10GM", "I48.0"),
+    (8551, "UNKNOWN", "Gender", "Gender", "U"),
 ]
 CDM: dict[str, list[dict[str, Any]]] = {
     "concept": [
@@ -354,6 +358,29 @@ def test_the_standard_concept_may_name_an_event(settings_of: Source, tmp_path: P
     assert not schema.SUPPLIED_ENTITIES.at(tmp_path / "study").exists()
 
 
+def test_codes_are_those_of_the_other_sources(settings_of: Source, tmp_path: Path) -> None:
+    """A source value that is no code is never written: it may name somebody."""
+    free = ["Smith, hip fracture", "x" * 21, "K92.2", "ICD_9/427-31"]
+    conditions = [CDM["condition_occurrence"][2] | {"condition_source_value": value} for value in free]
+    conditions.append(CDM["condition_occurrence"][0] | {"condition_source_concept_id": 17})
+    procedures = [CDM["procedure_occurrence"][0] | {"procedure_source_concept_id": number} for number in (15, 16)]
+    persons = [row | {"gender_concept_id": 8551, "year_of_birth": 1800} for row in CDM["person"]]
+    cdm = CDM | {"condition_occurrence": conditions, "procedure_occurrence": procedures, "person": persons}
+    study = tmp_path / "study"
+    counts = ingest(settings_of, write_csv(tmp_path / "cdm", cdm), study)
+    found = {row["code"] for row in rows(schema.EVENTS, study)}
+    assert found == {
+        *("DIAGNOSIS//SOURCE//K92.2", "DIAGNOSIS//SOURCE//ICD_9/427-31", "DIAGNOSIS//ICD//10//I480"),
+        *("PROCEDURE//CPT//93000", "HCPCS//G0378", "MEDICATION//START//RxNorm//6918"),
+        *("GENDER//UNKNOWN", "MEDS_BIRTH", "MEDS_DEATH"),
+    }
+    refused = [row for row in rows(schema.EXCLUDED, study) if row["source_file"] == "CONDITION_OCCURRENCE.csv"]
+    assert [(row["source_row"], row["reason"]) for row in refused] == [(1, "no-concept"), (2, "no-concept")]
+    assert counts["unmapped"] == 2 and "Smith" not in str(refused)
+    ages = {row["recording_id"]: row["age"] for row in rows(schema.RECORDINGS, study)}
+    assert ages == {"a": None, "b": None, "c": None, "d": 33.0}  # born in 1800 is an error, not an age
+
+
 def test_bad_rows_are_excluded(settings_of: Source, tmp_path: Path) -> None:
     folder = write_csv(tmp_path / "cdm")
     for name, line in {
@@ -370,7 +397,7 @@ def test_bad_rows_are_excluded(settings_of: Source, tmp_path: Path) -> None:
         ("PERSON.csv", 4, "bad-row"),
         ("PERSON.csv", 5, "duplicate-id"),
         ("PERSON.csv", 6, "no-birth"),
-        ("CONCEPT.csv", 16, "duplicate-id"),
+        ("CONCEPT.csv", len(CONCEPTS) + 1, "duplicate-id"),
         ("DRUG_EXPOSURE.csv", 2, "bad-row"),
         ("DRUG_EXPOSURE.csv", 3, "no-time"),
         ("DRUG_EXPOSURE.csv", 4, "bad-row"),

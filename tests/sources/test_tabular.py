@@ -20,11 +20,11 @@ from einthoven import schema
 from einthoven.errors import EinthovenError
 from einthoven.sources import table_files
 from einthoven.sources.tabular import (
-    EVENT_ORDER,
     SourceTable,
     Tables,
     checked,
     connect,
+    event_order,
     refusals,
     write_excluded,
     write_rows,
@@ -327,11 +327,12 @@ def test_rows_are_written_sorted_with_columns_of_their_own(tmp_path: Path) -> No
             "hadm_id": [1, 2, 3, 4],
         }
     )
-    assert write_rows(schema.EVENTS, tmp_path, ibis.memtable(rows), EVENT_ORDER) == 4
+    events = ibis.memtable(rows)
+    assert write_rows(schema.EVENTS, tmp_path, events, event_order(events)) == 4
     found = read_table(schema.EVENTS, tmp_path)
     assert [r["code"] for r in found.to_pylist()] == ["C", "A", "B", "A"]
     assert found["hadm_id"].to_pylist() == [3, 4, 2, 1] and found.column_names[-1] == "hadm_id"
-    assert write_rows(schema.EVENTS, tmp_path, ibis.memtable(rows.slice(0, 0)), EVENT_ORDER) == 0
+    assert write_rows(schema.EVENTS, tmp_path, events.limit(0), event_order(events)) == 0
     assert read_table(schema.EVENTS, tmp_path).num_rows == 0
 
 

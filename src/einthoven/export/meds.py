@@ -21,8 +21,8 @@ import pyarrow.parquet as pq
 from einthoven import schema
 from einthoven.pairing.splits import refuse_leakage, split_of
 from einthoven.sources import meds_files
-from einthoven.sources.meds_files import NOTE, NOTE_ID, SPLIT_COLUMNS, SPLITS, order_of
-from einthoven.sources.tabular import ROWS, cast, connect, stream
+from einthoven.sources.meds_files import NOTE, NOTE_ID, SPLIT_COLUMNS, SPLITS
+from einthoven.sources.tabular import ROWS, cast, connect, event_order, stream
 from einthoven.study import (
     atomic,
     check_table,
@@ -126,7 +126,7 @@ def _placed(rows: Any, splits: pa.Table) -> Any:
     shard = ((through - sizes.rows) // SHARD_ROWS).cast("int64")
     rank = sizes.split.cases(*((name, _IN_SPLIT * number) for number, name in enumerate(SPLITS))).cast("int64")
     places = sizes.select("subject_id", **{_PLACE: rank + shard})
-    return rows.join(places, "subject_id").order_by([_PLACE, *order_of(rows)])
+    return rows.join(places, "subject_id").order_by([_PLACE, *event_order(rows)])
 
 
 def _write_shards(folder: Path, rows: Any, types: pa.Schema) -> tuple[int, int]:

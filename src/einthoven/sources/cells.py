@@ -118,11 +118,22 @@ def _refuse_type(file: str, column: str, found: Any, kind: str) -> None:
         raise EinthovenError(f"{file}: column {column!r}: expected {_WORDS[kind]}, the file holds {found}.")
 
 
+def exclusion(
+    reason: str, detail: str, file: str | None = None, row: int | None = None, recording_id: str | None = None
+) -> dict[str, Any]:
+    """A row of EXCLUDED."""
+    where = {"recording_id": recording_id, "source_file": file, "source_row": row}
+    return where | {"reason": reason, "detail": detail}
+
+
 def refusals(rows: Any, file: str, reason: str, detail: Any) -> Any:
-    """EXCLUDED rows for an ibis.Table with `source_row`; `detail` is a string or an expression of it."""
+    """EXCLUDED rows for an ibis.Table with `source_row`; `detail` is a string or an expression of it.
+
+    Rows of several files have their own `source_file`.
+    """
     return rows.select(
         recording_id=ibis.null("string"),
-        source_file=ibis.literal(file),
+        source_file=rows.source_file if "source_file" in rows.columns else ibis.literal(file),
         source_row=rows.source_row.cast("int64"),
         reason=ibis.literal(reason),
         detail=ibis.literal(detail) if isinstance(detail, str) else detail,

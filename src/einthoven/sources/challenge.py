@@ -17,14 +17,22 @@ import pyarrow as pa
 
 from einthoven import config as configuration
 from einthoven import schema
-from einthoven.errors import EinthovenError
-from einthoven.sources.archive import RATE, Entry, listed, store_recordings
-from einthoven.sources.challenge_records import PREFIX, Found, exclusion, identified, read_all, subjects, walk
-from einthoven.sources.tabular import Tables, checked
+from einthoven.sources.archive import (
+    RATE,
+    Entry,
+    listed,
+    recording_counts,
+    refuse_none,
+    refuse_two_splits,
+    store_recordings,
+)
+from einthoven.sources.cells import exclusion
+from einthoven.sources.challenge_records import PREFIX, Found, identified, read_all, subjects, walk
+from einthoven.sources.codes import code_row
+from einthoven.sources.tabular import Tables, checked, write_events, write_excluded, write_list
 from einthoven.study import write_table
 from einthoven.waveforms.loading import wfdb_reader
 
-MAX_RATE: Final = 5000
 CODES_FILE: Final = "challenge_codes.tsv"
 BRUGADA: Final = ("patient_id", "basal_pattern", "sudden_death", "brugada")
 LABELS: Final = {
@@ -50,8 +58,6 @@ def ingest(
     a table (sources/archive.py) that says whose recordings are, where the headers do not. EinthovenError if that is
     missing or malformed, or if no recording can be used.
     """
-    if config.sampling_rate is not None and not 1 <= config.sampling_rate <= MAX_RATE:
-        raise EinthovenError(f"sampling_rate {config.sampling_rate}: expected 1 to {MAX_RATE} Hz.")
     tree = walk(source)
     half = _halves(progress, len(tree.headers))
     found, excluded = read_all(source, tree, lambda done: half(done, 2 * len(tree.headers)))
@@ -60,13 +66,12 @@ def ingest(
     labels, unknown = _labels(source, study, tree.tables, recordings)
     rate = config.sampling_rate or _rate(found)
     entries = list(_entries(recordings, stated))
+    refuse_two_splits(entries, config.recordings or "")  # again: equal signals have made subjects one
     rows, failed = store_recordings(
         entries, wfdb_reader(source), study, rate, lambda done, whole: half(whole + done, 2 * whole)
     )
     excluded += copies + unusable + unknown + failed
-    if not len(rows):
-        reasons = ", ".join(f"{count} {reason}" for reason, count in _reasons(excluded).items()) or "no .hea file"
-        raise EinthovenError(f"{source}: no recording can be used ({reasons}). Expected .hea with .mat or .dat files.")
+    refuse_none(len(rows), source, excluded, "Expected .hea with .mat or .dat files.")
     return _write(study, rows, recordings, labels, excluded) | {"sampling_rate": rate}
 
 
@@ -81,7 +86,7 @@ def _halves(progress: Callable[[int, int], None] | None, count: int) -> Callable
 
 
 def _rate(found: list[Found]) -> int:
-    rates = Counter(round(one.rate) for one in found if 1 <= one.rate <= MAX_RATE)
+    rates = Counter(round(one.rate) for one in found if 1 <= one.rate <= configuration.MAX_RATE)
     return max(rates, key=lambda rate: (rates[rate], rate), default=RATE)
 
 
@@ -97,8 +102,8 @@ def _stated(
     stated = {PREFIX + entry.recording_id.removeprefix(PREFIX): entry for entry in entries}
     absent = [entry for name, entry in stated.items() if name not in recordings]
     for entry in absent:
-        row = exclusion(file.name, "missing-file", "column recording_id: no such recording in the source")
-        excluded.append(row | {"source_row": entry.source_row})
+        detail = "column recording_id: no such recording in the source"
+        excluded.append(exclusion("missing-file", detail, file.name, entry.source_row))
     return {name: entry for name, entry in stated.items() if name in recordings}, excluded
 
 
@@ -117,6 +122,7 @@ def _entries(recordings: Mapping[str, Found], stated: Mapping[str, Entry]) -> It
             device=table.device if table else None,
             site=table.site if table and table.site is not None else comments.site,
             source_file=one.name,
+            source_row=table.source_row if table else None,
         )
 
 
@@ -137,8 +143,8 @@ def _labels(
         for row in rows:
             name = below.get(row["patient_id"])
             if name is None:
-                absent = exclusion(place, "missing-file", "column patient_id: no such recording in the source")
-                excluded.append(absent | {"source_row": row["source_row"]})
+                detail = "column patient_id: no such recording in the source"
+                excluded.append(exclusion("missing-file", detail, place, row["source_row"]))
                 continue
             labels[name] += [
                 ("BRUGADA", float(row["brugada"])),
@@ -174,36 +180,20 @@ def _write(
         for row in rows.select(["recording_id", "subject_id", "time"]).to_pylist()
         for event in _events(row, recordings[row["recording_id"]], labels[row["recording_id"]])
     ]
-    events.sort(key=lambda event: (event["subject_id"], str(event["time"] or ""), event["code"]))
     codes = _codes()
     unknown = {event["code"] for event in events} - set(codes)
-    codes |= {code: _code(code, _label_name(code)) for code in unknown}
-    excluded.sort(key=lambda row: (row["source_file"] or "", row["source_row"] or 0))
+    codes |= {code: code_row(code, _label_name(code)) for code in unknown}
     write_table(schema.RECORDINGS, study, rows)
-    _table(schema.EVENTS, study, events)
-    _table(schema.CODES, study, (codes[code] for code in sorted(codes)))
-    _table(schema.NOTES, study, [])
-    _table(schema.EXCLUDED, study, excluded)
-    splits = Counter(rows["split"].to_pylist())
-    flags = Counter(kind for raised in rows["quality"].to_pylist() for kind in {f.partition(":")[0] for f in raised})
-    return {
+    write_events(study, events)
+    write_list(schema.CODES, study, (codes[code] for code in sorted(codes)))
+    write_list(schema.NOTES, study, [])
+    return recording_counts(rows) | {
         "data_kind": schema.REAL,
-        "recordings": {split: splits[split] for split in schema.SPLITS},
-        "subjects": len(set(rows["subject_id"].to_pylist())),
         "events": len(events),
         "notes": 0,
-        "excluded": _reasons(excluded),
+        "excluded": write_excluded(study, [], excluded),
         "unknown_codes": sum(code.startswith("DX//SNOMED//") for code in unknown),
-        "flags": dict(sorted(flags.items())),
     }
-
-
-def _table(table: schema.Table, study: Path, rows: Iterable[dict[str, Any]]) -> None:
-    write_table(table, study, pa.Table.from_pylist(list(rows), schema=table.columns))
-
-
-def _reasons(excluded: list[dict[str, Any]]) -> dict[str, int]:
-    return dict(sorted(Counter(row["reason"] for row in excluded).items()))
 
 
 def _events(row: dict[str, Any], one: Found, labels: Iterable[Label]) -> Iterator[dict[str, Any]]:
@@ -222,14 +212,10 @@ def _codes() -> dict[str, dict[str, Any]]:
     for row in csv.DictReader(text.splitlines(), delimiter="\t"):
         parents = [f"DX_CLASS//{row['class']}"] if row["class"] else []
         code = f"DX//SNOMED//{row['snomed']}"
-        codes[code] = _code(code, row["name"], parents)
+        codes[code] = code_row(code, row["name"], parents)
         for parent in parents:
             names.setdefault(parent, []).append(row["name"])
-    return codes | {parent: _code(parent, " or ".join(name)) for parent, name in names.items()}
-
-
-def _code(code: str, description: str | None, parents: Iterable[str] = ()) -> dict[str, Any]:
-    return {"code": code, "description": description, "parent_codes": list(parents)}
+    return codes | {parent: code_row(parent, " or ".join(name)) for parent, name in names.items()}
 
 
 def _label_name(code: str) -> str | None:

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-MAX_AGE: Final = 130
-_SEX: Final = {"female": "female", "f": "female", "male": "male", "m": "male"}
+from einthoven.sources.archive import plausible, sex_of
+
 _TRUTH: Final = {"true": True, "1": True, "false": False, "0": False}
 _NOTHING: Final = ("", "unknown", "nan", "none")
 _SNOMED: Final = re.compile(r"[1-9][0-9]{5,17}")
@@ -21,8 +21,8 @@ _SNOMED: Final = re.compile(r"[1-9][0-9]{5,17}")
 class Comments:
     """The comments of one header."""
 
-    age: float | None  # years; null where the header says NaN, a negative number or more than MAX_AGE
-    sex: str | None  # by word; a number is not understood, since sources disagree on what 0 and 1 are
+    age: float | None  # years; null where the header says NaN, a negative number or more than archive.MAX_AGE
+    sex: str | None
     site: str | None  # the data set, where a header names it
     patient: str | None
     codes: tuple[str, ...]  # SNOMED CT, as listed, each once
@@ -46,7 +46,7 @@ def parse_comments(lines: Sequence[str]) -> Comments:
         unread.append("Chagas label")
     return Comments(
         age=_age(said.get("age", "")),
-        sex=_SEX.get(said.get("sex", "").casefold()),
+        sex=sex_of(said.get("sex")),
         site=said.get("source"),
         patient=said.get("patient id"),
         codes=tuple(dict.fromkeys(code for code in codes if _SNOMED.fullmatch(code))),
@@ -57,7 +57,6 @@ def parse_comments(lines: Sequence[str]) -> Comments:
 
 def _age(text: str) -> float | None:
     try:
-        value = float(text)
+        return plausible(float(text))
     except ValueError:
         return None
-    return value if 0 <= value <= MAX_AGE else None  # NaN fails both

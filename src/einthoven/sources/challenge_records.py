@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
+from einthoven.sources.cells import exclusion
 from einthoven.sources.challenge_header import Comments, parse_comments
 from einthoven.waveforms.loading import below
 from einthoven.waveforms.wfdb_format import RecordingError, read_header, samples_digest
@@ -84,7 +85,7 @@ def read_all(
             for name, result in zip(chunk, results, strict=True):
                 if isinstance(result, RecordingError):
                     stem = PurePosixPath(name).name
-                    excluded.append(exclusion(f"{name}.hea", result.reason, result.detail, PREFIX + stem))
+                    excluded.append(exclusion(result.reason, result.detail, f"{name}.hea", recording_id=PREFIX + stem))
                     continue
                 found.append(result)
                 named.update(str(PurePosixPath(name).with_name(file)) for file in result.files)
@@ -93,7 +94,7 @@ def read_all(
                 done += len(chunk)
                 progress(done)
     orphans = (file for file in tree.signals if file not in named)
-    excluded += [exclusion(file, "no-header", "no .hea file describes it") for file in orphans]
+    excluded += [exclusion("no-header", "no .hea file describes it", file) for file in orphans]
     return found, excluded
 
 
@@ -111,13 +112,7 @@ def _read(source: Path, name: str) -> Found | RecordingError:
 def _unread(found: Found) -> Iterator[dict[str, Any]]:
     expected = {"Dx": "SNOMED CT codes between commas", "Chagas label": "True or False"}
     for line in found.comments.unread:
-        yield exclusion(f"{found.name}.hea", "bad-comment", f"line {line}: expected {expected[line]}")
-
-
-def exclusion(file: str, reason: str, detail: str, recording_id: str | None = None) -> dict[str, Any]:
-    """An EXCLUDED row."""
-    row = {"recording_id": recording_id, "source_file": file, "source_row": None}
-    return row | {"reason": reason, "detail": detail}
+        yield exclusion("bad-comment", f"line {line}: expected {expected[line]}", f"{found.name}.hea")
 
 
 def identified(found: Sequence[Found]) -> tuple[dict[str, Found], list[dict[str, Any]]]:
@@ -131,7 +126,7 @@ def identified(found: Sequence[Found]) -> tuple[dict[str, Found], list[dict[str,
             kept.append(one)
         else:
             detail = f"the same name and samples as {before.name}"
-            excluded.append(exclusion(f"{one.name}.hea", "duplicate-id", detail, PREFIX + one.stem))
+            excluded.append(exclusion("duplicate-id", detail, f"{one.name}.hea", recording_id=PREFIX + one.stem))
     times = Counter(one.stem for one in kept)
     return {PREFIX + (one.stem if times[one.stem] == 1 else one.name): one for one in kept}, excluded
 

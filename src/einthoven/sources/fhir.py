@@ -10,22 +10,27 @@ preparation, superseded), and for signals wrong-leads, bad-header, bad-signal, t
 """
 
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from datetime import datetime
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
-
-import duckdb
 
 from einthoven import config as configuration
 from einthoven import schema
 from einthoven.errors import EinthovenError
-from einthoven.sources.archive import RATE, Entry, exclusion, listed, store_recordings
+from einthoven.sources.archive import (
+    RATE,
+    Entry,
+    completed,
+    in_order,
+    listed,
+    patients_of,
+    recording_counts,
+    refuse_none,
+    store_recordings,
+)
 from einthoven.sources.fhir_ecg import Place, read_ecg
 from einthoven.sources.fhir_elements import ResourceError
-from einthoven.sources.fhir_files import Spool, Staging, lines_of, ndjson_files, parse_line, place_of
+from einthoven.sources.fhir_files import Spool, Staging, lines_of, ndjson_files, parse_line
 from einthoven.sources.fhir_record import Record
 from einthoven.sources.fhir_resources import Recording, read_resource
 from einthoven.sources.tabular import Tables
@@ -33,9 +38,7 @@ from einthoven.study import write_table
 from einthoven.waveforms.loading import wfdb_reader
 from einthoven.waveforms.wfdb_format import Record as Signal
 
-MAX_RATE: Final = 5000
 MAX_TYPES: Final = 200  # resource types that are counted by name; FHIR has about 150
-YEAR: Final = 365.25 * 86_400
 
 
 class Progress(Protocol):
@@ -50,28 +53,25 @@ def ingest(config: configuration.Source, source: Path, study: Path, progress: Pr
     EinthovenError if there is no NDJSON, no patient or no recording, or if a file is damaged.
     """
     rate = RATE if config.sampling_rate is None else config.sampling_rate
-    if not 1 <= rate <= MAX_RATE:
-        raise EinthovenError(f"sampling_rate {rate}: expected 1 to {MAX_RATE} Hz.")
     files = ndjson_files(source)
     if not files:
         raise EinthovenError(f"{source}: no *.ndjson and no *.ndjson.gz. Expected a FHIR bulk export.")
-    with _told_of_engine(source), Tables.of(source, study) as tables:
+    with Tables.of(source, study) as tables:
         spool = Spool(study / ".scratch" / "ecg.ndjson")
         export = _read(files, source, config, tables.engine, spool, progress)
-        record = Record(tables.engine, files, source)
+        record = Record(tables, source)
         entries, excluded = _entries(config, tables, export, record, source)
         folder = source if config.recordings is None else Path(config.recordings).parent
         rows, unusable = store_recordings(entries, _reader(folder), study, rate, progress)
         excluded += unusable
-        if not rows.num_rows:
-            raise EinthovenError(f"{source}: no recording can be used ({_told(excluded)}). {_HINT}")
+        refuse_none(rows.num_rows, source, excluded, _HINT)
         write_table(schema.RECORDINGS, study, rows)
-        counts = record.write(study, rows, excluded)
-    splits = Counter(rows["split"].to_pylist())
+        record.exclude(excluded)
+        counts = record.write(study, rows)
     return {
         "data_kind": schema.REAL,
         "sampling_rate": rate,
-        "recordings": {split: splits[split] for split in schema.SPLITS},
+        **recording_counts(rows),
         **counts,
         "unhandled": dict(sorted(export.unhandled.items())),
     }
@@ -81,16 +81,6 @@ _HINT: Final = (
     "Expected Observations with valueSampledData, or a table of recordings named by [source] recordings whose "
     "subject_id is the first 63 bits of the SHA-256 of the Patient's id."
 )
-
-
-@contextmanager
-def _told_of_engine(source: Path) -> Iterator[None]:
-    """DuckDB's messages may quote cells, so they are not passed on."""
-    try:
-        yield
-    except duckdb.Error as error:
-        name = type(error).__name__
-        raise EinthovenError(f"{source} could not be read ({name}); is there memory and disk space enough?") from None
 
 
 @dataclass
@@ -122,22 +112,21 @@ def _read(
             progress((before + read) >> 20, whole >> 20, "MB of resources")
 
     with Staging(engine) as staging:
-        for index, file in enumerate(files):
+        for file in files:
             name = str(file.relative_to(source))
             for line in lines_of(file, told):
-                place = place_of(index, line.number)
                 try:
                     resource = parse_line(line)
                     row = read_resource(resource, config)
                 except ResourceError as error:
-                    staging.refuse(place, error)
+                    staging.refuse(name, line.number, error)
                     continue
                 if row is None:
                     export.count(resource["resourceType"])
                 elif isinstance(row, Recording):
                     export.entries.append(_entry(row, spool.place(file, line), name, line.number))
                 else:
-                    staging.add(place, row)
+                    staging.add(name, line.number, row)
             before += file.stat().st_size
     spool.close()
     return export
@@ -176,29 +165,13 @@ def _entries(
         found = found + beside
     if not found:
         raise EinthovenError(f"{source}: there is no recording. {_HINT}")
-    people = record.people({entry.subject_id for entry in found})
+    people = patients_of(found, record.people)
     kept: dict[str, Entry] = {}
     for entry in found:
-        person = people.get(entry.subject_id)
-        if person is None:
-            excluded.append(exclusion(entry, "unknown-patient", "expected the subject of a Patient of the export"))
+        if entry.subject_id not in people:
+            excluded.append(entry.excluded("unknown-patient", "expected the subject of a Patient of the export"))
         elif entry.recording_id in kept:
-            excluded.append(exclusion(entry, "duplicate-id", "the same recording as in a row before"))
+            excluded.append(entry.excluded("duplicate-id", "the same recording as in a row before"))
         else:
-            kept[entry.recording_id] = _described(entry, *person)
-    return sorted(kept.values(), key=lambda e: (e.subject_id, str(e.time or ""), e.recording_id)), excluded
-
-
-def _described(entry: Entry, birth: datetime | None, gender: str | None) -> Entry:
-    """With the age and sex that the Patient has, where the recording says nothing else."""
-    age, sex = entry.age, entry.sex
-    if age is None and birth is not None and entry.time is not None:
-        years = (entry.time - birth).total_seconds() / YEAR
-        age = years if 0 <= years <= 130 else None
-    if sex is None and gender in ("female", "male"):
-        sex = gender
-    return replace(entry, age=age, sex=sex)
-
-
-def _told(excluded: list[dict[str, Any]]) -> str:
-    return ", ".join(f"{n} {reason}" for reason, n in sorted(Counter(row["reason"] for row in excluded).items()))
+            kept[entry.recording_id] = completed(entry, people[entry.subject_id])
+    return in_order(kept.values()), excluded

@@ -11,6 +11,8 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
+from einthoven.sources.codes import vocabulary
+
 Resource = Mapping[str, Any]
 
 CACHED: Final = 1 << 16
@@ -26,7 +28,7 @@ class ResourceError(ValueError):
 
 
 class Code(NamedTuple):
-    """A chosen coding: "ICD//10//I4891" and its display name."""
+    """A chosen coding: "ICD//10//I48.91", which codes.written finishes, and its display name."""
 
     name: str
     description: str | None
@@ -168,53 +170,7 @@ def parse_time(text: str, latest: bool) -> datetime | None:
         return None
 
 
-ICD_10: Final = "ICD//10"
-ICD_9: Final = "ICD//9"
-SYSTEMS: Final = {
-    "http://hl7.org/fhir/sid/icd-10-cm": ICD_10,
-    "http://hl7.org/fhir/sid/icd-10": ICD_10,
-    "http://fhir.de/CodeSystem/bfarm/icd-10-gm": ICD_10,
-    "urn:oid:2.16.840.1.113883.6.90": ICD_10,  # ICD-10-CM
-    "urn:oid:2.16.840.1.113883.6.3": ICD_10,
-    "http://www.cms.gov/Medicare/Coding/ICD10": ICD_10,  # ICD-10-PCS, as HL7 names it
-    "http://hl7.org/fhir/sid/icd-10-pcs": ICD_10,
-    "urn:oid:2.16.840.1.113883.6.4": ICD_10,  # ICD-10-PCS
-    "http://hl7.org/fhir/sid/icd-9-cm": ICD_9,
-    "urn:oid:2.16.840.1.113883.6.103": ICD_9,  # diagnoses
-    "urn:oid:2.16.840.1.113883.6.104": ICD_9,  # procedures
-    "http://snomed.info/sct": "SNOMED",
-    "urn:oid:2.16.840.1.113883.6.96": "SNOMED",
-    "http://www.nlm.nih.gov/research/umls/rxnorm": "RxNorm",
-    "urn:oid:2.16.840.1.113883.6.88": "RxNorm",
-    "http://www.whocc.no/atc": "ATC",
-    "urn:oid:2.16.840.1.113883.6.73": "ATC",
-    "http://hl7.org/fhir/sid/ndc": "NDC",
-    "urn:oid:2.16.840.1.113883.6.69": "NDC",
-    "http://www.ama-assn.org/go/cpt": "CPT",
-    "urn:oid:2.16.840.1.113883.6.12": "CPT",
-    "http://www.cms.gov/Medicare/Coding/HCPCSReleaseCodeSets": "HCPCS",
-    "urn:oid:2.16.840.1.113883.6.285": "HCPCS",
-    "http://loinc.org": "LOINC",
-    "urn:oid:2.16.840.1.113883.6.1": "LOINC",
-}
-"""URIs and OIDs of code systems -> their names in codes."""
-
-_NO_SYSTEMS: Final = ("data-absent-reason", "v3-NullFlavor")  # their codes say why there is no code
-MAX_SYSTEM: Final = 200  # characters
 _CODE: Final = re.compile(r"[!-~]{1,64}")
-
-
-def vocabulary(system: Any) -> str | None:
-    """The name of a code system in codes: of SYSTEMS, else its URI without scheme; None where it cannot be one."""
-    return _vocabulary(system) if isinstance(system, str) and len(system) <= MAX_SYSTEM else None
-
-
-@lru_cache(CACHED)
-def _vocabulary(system: str) -> str | None:
-    known = SYSTEMS.get(system)
-    if known or not re.fullmatch(r"[!-~]+", system) or system.endswith(_NO_SYSTEMS):
-        return known
-    return re.sub("/+", "/", re.sub("^https?://", "", system)).strip("/") or None
 
 
 def code_of(concept: Any, where: str, preferred: Sequence[str]) -> Code:
@@ -229,17 +185,7 @@ def code_of(concept: Any, where: str, preferred: Sequence[str]) -> Code:
             continue
         rank = preferred.index(name) if name in preferred else len(preferred)
         if best is None or rank < best[0]:
-            value = code.replace(".", "").upper() if name in (ICD_9, ICD_10) else code
-            best = rank, Code(f"{name}//{value}", clean(coding.get("display")))
+            best = rank, Code(f"{name}//{code}", clean(coding.get("display")))
     if best is None:
         raise ResourceError("no-code", f"{where}: expected a coding with system and code")
     return best[1]
-
-
-def icd_category(code: str) -> str | None:
-    """The category of an ICD diagnosis: of "DIAGNOSIS//ICD//10//I4891" it is "DIAGNOSIS//ICD//10//I48"."""
-    prefix, _, value = code.rpartition("//")
-    if prefix not in (f"DIAGNOSIS//{ICD_9}", f"DIAGNOSIS//{ICD_10}"):
-        return None
-    length = 4 if prefix.endswith(ICD_9) and value.startswith("E") else 3
-    return f"{prefix}//{value[:length]}" if len(value) > length else None

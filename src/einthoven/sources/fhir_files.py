@@ -7,7 +7,6 @@ import gzip
 import io
 import json
 import os
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +15,7 @@ from typing import Any, Final, NamedTuple, Self
 import ibis
 import pyarrow as pa
 
-from einthoven.errors import EinthovenError
+from einthoven.sources.faults import reading
 from einthoven.sources.fhir_ecg import Place
 from einthoven.sources.fhir_elements import ResourceError
 from einthoven.sources.fhir_resources import Event, Medication, Note, Patient, Row
@@ -50,13 +49,10 @@ def ndjson_files(folder: Path, depth: int = DEPTH) -> list[Path]:
 
 def lines_of(file: Path, told: Callable[[int], None]) -> Iterator[Line]:
     """The lines of a file; `told` hears how many bytes of it were read. EinthovenError where it is damaged."""
-    try:
-        with file.open("rb") as raw:
-            packed = file.name.casefold().endswith(".gz")
-            stream = io.BufferedReader(gzip.GzipFile(fileobj=raw), 1 << 20) if packed else raw
-            yield from _lines(stream, lambda: told(raw.tell()))
-    except (OSError, EOFError, zlib.error) as error:
-        raise EinthovenError(f"{file} cannot be read ({type(error).__name__}); copy it again.") from None
+    with reading(file), file.open("rb") as raw:
+        packed = file.name.casefold().endswith(".gz")
+        stream = io.BufferedReader(gzip.GzipFile(fileobj=raw), 1 << 20) if packed else raw
+        yield from _lines(stream, lambda: told(raw.tell()))
 
 
 def _lines(stream: Any, told: Callable[[], None]) -> Iterator[Line]:
@@ -93,7 +89,8 @@ def _no_number(name: str) -> float:
 _DECODER: Final = json.JSONDecoder(parse_constant=_no_number)  # NaN and Infinity are no JSON
 
 
-_WHERE: Final = [("place", pa.int64()), ("key", pa.string())]
+_LINE: Final = [("source_file", pa.string()), ("source_row", pa.int64())]
+_WHERE: Final = [*_LINE, ("key", pa.string())]
 STAGES: Final = {
     "patients": pa.schema(
         [
@@ -126,19 +123,11 @@ STAGES: Final = {
             ("about", pa.list_(pa.string())),
         ]
     ),
-    "refused": pa.schema([("place", pa.int64()), ("reason", pa.string()), ("detail", pa.string())]),
+    "refused_lines": pa.schema([*_LINE, ("reason", pa.string()), ("detail", pa.string())]),
 }
-"""The rows of fhir_resources, each with its place: see `place_of`."""
+"""The rows of fhir_resources, each with its file and line."""
 
 _STAGE_OF: Final = {Patient: "patients", Event: "events", Medication: "medications", Note: "notes"}
-
-
-def place_of(file: int, line: int) -> int:
-    """One integer for a line of a file, in the order in which lines are read."""
-    return file << LINE_BITS | line
-
-
-LINE_BITS: Final = 40
 
 
 class Staging:
@@ -158,13 +147,13 @@ class Staging:
         for name in STAGES if kind is None else ():
             self._flush(name)
 
-    def add(self, place: int, row: Row) -> None:
+    def add(self, file: str, line: int, row: Row) -> None:
         if isinstance(row, Note):
             self._text += len(row.text)
-        self._put(_STAGE_OF[type(row)], (place, *row))
+        self._put(_STAGE_OF[type(row)], (file, line, *row))
 
-    def refuse(self, place: int, error: ResourceError) -> None:
-        self._put("refused", (place, error.reason, error.detail))
+    def refuse(self, file: str, line: int, error: ResourceError) -> None:
+        self._put("refused_lines", (file, line, error.reason, error.detail))
 
     def _put(self, name: str, values: tuple[Any, ...]) -> None:
         waiting = self._waiting[name]

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from einthoven.config import Source
-from einthoven.sources.fhir_elements import Resource, ResourceError, element, items, sound, vocabulary
+from einthoven.sources.codes import vocabulary
+from einthoven.sources.fhir_elements import Resource, ResourceError, element, items, sound
 
 MAX_BYTES: Final = 16 << 20
 """Of an attachment, decoded."""

@@ -5,11 +5,9 @@ from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 from einthoven.config import Source
+from einthoven.sources.codes import DIAGNOSIS, ICD_9, ICD_10, MEDICATION, PROCEDURE
 from einthoven.sources.fhir_ecg import is_ecg
 from einthoven.sources.fhir_elements import (
-    ICD_9,
-    ICD_10,
-    Code,
     Resource,
     ResourceError,
     clean,
@@ -81,9 +79,11 @@ class Recording(NamedTuple):
 
 Row = Patient | Event | Medication | Note | Recording
 
-DIAGNOSIS: Final = (ICD_10, ICD_9, "SNOMED")
-PROCEDURE: Final = ("CPT", "HCPCS", ICD_10, ICD_9, "SNOMED")
-MEDICATION: Final = ("RxNorm", "ATC", "NDC", "SNOMED")
+PREFERRED: Final = {
+    DIAGNOSIS: (ICD_10, ICD_9, "SNOMED"),
+    PROCEDURE: ("CPT", "HCPCS", ICD_10, ICD_9, "SNOMED"),
+    MEDICATION: ("RxNorm", "ATC", "NDC", "SNOMED"),
+}
 """Which coding is taken where there are several; then the first."""
 
 GENDERS: Final = ("male", "female", "other", "unknown")
@@ -110,13 +110,13 @@ def _condition(resource: Resource, _: Source) -> Row:
     for coding in items(element(resource, "verificationStatus", "coding")):
         refuse_status(resource, coding.get("code"), ("refuted", "entered-in-error"))
     time = required_moment(resource, ["onsetDateTime", "onsetPeriod.start", "recordedDate"])
-    return _event(resource, time, "DIAGNOSIS", code_of(resource.get("code"), "Condition.code", DIAGNOSIS))
+    return _event(resource, time, DIAGNOSIS, resource.get("code"), "Condition.code")
 
 
 def _procedure(resource: Resource, _: Source) -> Row:
     refuse_status(resource, resource.get("status"), ("entered-in-error", "not-done", "preparation"))
     time = required_moment(resource, ["performedDateTime", "performedPeriod.start"])
-    return _event(resource, time, "PROCEDURE", code_of(resource.get("code"), "Procedure.code", PROCEDURE))
+    return _event(resource, time, PROCEDURE, resource.get("code"), "Procedure.code")
 
 
 def _request(resource: Resource, _: Source) -> Row:
@@ -132,23 +132,20 @@ def _administration(resource: Resource, _: Source) -> Row:
 
 
 def _medication(resource: Resource, _: Source) -> Row:
-    code = code_of(resource.get("code"), "Medication.code", MEDICATION)
-    return Medication(f"Medication/{logical_id(resource)}", f"{_START}//{code.name}", code.description)
-
-
-_START: Final = "MEDICATION//START"
+    code = code_of(resource.get("code"), "Medication.code", PREFERRED[MEDICATION])
+    return Medication(f"Medication/{logical_id(resource)}", f"{MEDICATION}//{code.name}", code.description)
 
 
 def _drug(resource: Resource, time: datetime) -> Row:
     kind = resource["resourceType"]
     reference = element(resource, "medicationReference", "reference")
     if not isinstance(reference, str):
-        where = f"{kind}.medicationCodeableConcept"
-        return _event(resource, time, _START, code_of(resource.get("medicationCodeableConcept"), where, MEDICATION))
+        concept = resource.get("medicationCodeableConcept")
+        return _event(resource, time, MEDICATION, concept, f"{kind}.medicationCodeableConcept")
     if reference.startswith("#"):
         inside = [one for one in items(resource.get("contained")) if one.get("id") == reference[1:]]
         concept = inside[0].get("code") if inside else None
-        return _event(resource, time, _START, code_of(concept, f"{kind}.contained.code", MEDICATION))
+        return _event(resource, time, MEDICATION, concept, f"{kind}.contained.code")
     own = referred(reference, "Medication")
     if own is None:
         raise ResourceError("bad-resource", f"{kind}.medicationReference.reference: expected Medication/ID or #ID")
@@ -156,7 +153,8 @@ def _drug(resource: Resource, time: datetime) -> Row:
     return Event(key, patient_of(resource), time, None, None, f"Medication/{own}")
 
 
-def _event(resource: Resource, time: datetime, kind: str, code: Code) -> Row:
+def _event(resource: Resource, time: datetime, kind: str, concept: Any, where: str) -> Row:
+    code = code_of(concept, where, PREFERRED[kind])
     key = f"{resource['resourceType']}/{logical_id(resource)}"
     return Event(key, patient_of(resource), time, f"{kind}//{code.name}", code.description, None)
 

@@ -11,7 +11,6 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Final
 
-import duckdb
 import ibis
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,16 +20,18 @@ from einthoven import schema
 from einthoven.config import Source
 from einthoven.errors import EinthovenError
 from einthoven.sources import meds_files
-from einthoven.sources.archive import Entry, listed, store_recordings
-from einthoven.sources.meds_files import NOTE, NOTE_ID, SPLITS, Shards, order_of
-from einthoven.sources.tabular import NOTE_ORDER, Tables, write_rows
+from einthoven.sources.archive import Entry, listed, recording_counts, refuse_none, store_recordings
+from einthoven.sources.cells import exclusion
+from einthoven.sources.faults import reading
+from einthoven.sources.meds_files import NOTE, NOTE_ID, SPLITS, Shards
+from einthoven.sources.screening import Screening
+from einthoven.sources.tabular import NOTE_ORDER, Tables, event_order, write_rows
 from einthoven.study import atomic, remove, write_json, write_table
 from einthoven.waveforms.loading import wfdb_reader
 
 Progress = Callable[[int, int], None]
 
 NOTE_CODES: Final = {NOTE + kind: kind for kind in schema.NOTE_KINDS}
-_REFUSED: Final = "refused"  # EXCLUDED rows in the scratch database
 
 
 def ingest(config: Source, source: Path, study: Path, progress: Progress | None = None) -> dict[str, Any]:
@@ -48,33 +49,28 @@ def ingest(config: Source, source: Path, study: Path, progress: Progress | None 
     with Tables.of(source, study) as tables:
         entries, excluded = listed(tables, archive)
         entries, hashed = _with_official_splits(entries, official, archive)
-        if not entries:
-            raise EinthovenError(f"{archive}: no recording can be used ({len(excluded)} rows are no recording).")
-        published = _published(tables, shards)
-        events = _write_events(tables, published, study, shards)
+        refuse_none(len(entries), archive, excluded, "docs/sources/archive.md says what a row must have.")
+        screening = Screening(tables)
+        published = _published(screening, shards)
+        without_key = screening.excluded()
+        events = _write_events(tables, published, study, shards, without_key)
         codes, more = _write_codes(source, study, events, NOTE_ID in shards.extra.names)
         notes = _write_notes(config.note_kinds, study, events, published)
         recordings, unusable = store_recordings(
             entries, wfdb_reader(archive.parent), study, config.sampling_rate, progress
         )
         write_table(schema.RECORDINGS, study, recordings)
-        subjects = pc.unique(recordings["subject_id"])
+        screening.exclude([*excluded, *more, *unusable])
         counts = {
-            "subjects": len(subjects),
-            "subjects_without_events": _strangers(subjects, published),
+            "subjects_without_events": _strangers(pc.unique(recordings["subject_id"]), published),
             "subjects_split_by_hash": hashed,
             "events": events.count().execute(),
             **codes,
             **notes,
-            "excluded": _write_excluded(study, tables, [*excluded, *more, *unusable]),
+            "excluded": screening.write_excluded(study),
         }
     _keep_metadata(study, about, official)
-    return {
-        "data_kind": kind,
-        "recordings": {s: pc.sum(pc.equal(recordings["split"], s)).as_py() or 0 for s in schema.SPLITS},
-        "without_signal": recordings["row"].null_count,
-        **counts,
-    }
+    return {"data_kind": kind, **recording_counts(recordings), **counts}
 
 
 def _archive(config: Source, source: Path) -> Path:
@@ -106,10 +102,12 @@ def _with_official_splits(entries: list[Entry], official: pa.Table, file: Path) 
     return [replace(e, split=SPLITS[names[e.subject_id]]) if e.subject_id in names else e for e in entries], len(hashed)
 
 
-def _published(tables: Tables, shards: Shards) -> Any:
-    """An ibis.Table of the rows with subject and code; the others are put into the scratch table of EXCLUDED rows."""
-    engine = tables.engine
-    found = engine.read_parquet([str(file) for file in shards.files], union_by_name=True, hive_partitioning=False)
+def _published(screening: Screening, shards: Shards) -> Any:
+    """An ibis.Table of the rows with subject and code; the others are listed as excluded."""
+    tables = screening.tables
+    found = tables.engine.read_parquet(
+        [str(file) for file in shards.files], union_by_name=True, hive_partitioning=False
+    )
     for field in shards.extra:
         held = found[field.name].type().to_pyarrow()
         try:
@@ -118,36 +116,23 @@ def _published(tables: Tables, shards: Shards) -> Any:
             raise EinthovenError(
                 f"{tables.folder}: column {field.name!r} is {field.type}, which cannot be kept; remove or convert it."
             ) from None
-    columns = ", ".join(f"{field.name} {'BIGINT' if pa.types.is_integer(field.type) else 'VARCHAR'}" for field in _LIST)
-    engine.raw_sql(f"CREATE TABLE {_REFUSED} ({columns})")
     for file in shards.files:
         batches = meds_files.rows_without_key(file, str(file.relative_to(tables.folder)))
-        try:
-            _refuse(engine, pa.RecordBatchReader.from_batches(_LIST, batches))
-        except (duckdb.Error, pa.ArrowException, OSError) as error:  # what is wrong in the file, as DuckDB passes it on
-            raise EinthovenError(f"{file} cannot be read ({type(error).__name__}); copy it again.") from None
+        with reading(file):
+            screening.exclude(pa.RecordBatchReader.from_batches(schema.EXCLUDED.columns, batches))
     absent = {f.name: ibis.null(str(ibis.dtype(f.type))) for f in schema.EVENTS.columns if f.name not in shards.present}
     kept = found.filter(found.subject_id.notnull() & found.code.notnull()).mutate(**absent)
     return kept.select(*schema.EVENTS.columns.names, *shards.extra.names)
 
 
-_LIST: Final = schema.EXCLUDED.columns
-
-
-def _refuse(engine: Any, rows: pa.Table | pa.RecordBatchReader) -> None:
-    engine.con.register("part", rows)
-    engine.raw_sql(f"INSERT INTO {_REFUSED} SELECT * FROM part")
-    engine.con.unregister("part")
-
-
-def _write_events(tables: Tables, published: Any, study: Path, shards: Shards) -> Any:
+def _write_events(tables: Tables, published: Any, study: Path, shards: Shards, excluded: int) -> Any:
     """Write EVENTS; return them as an ibis.Table. Rows equal in the order's columns are ordered by all others."""
     events = published
     if NOTE_ID in shards.extra.names:
         events = published.filter(published[NOTE_ID].isnull()).drop(NOTE_ID)
-    written = write_rows(schema.EVENTS, study, events, order_of(events), shards.extra)
+    written = write_rows(schema.EVENTS, study, events, event_order(events), shards.extra)
     restored = 0 if events is published else published[NOTE_ID].count().execute()
-    if written + restored + tables.engine.table(_REFUSED).count().execute() != shards.rows:
+    if written + restored + excluded != shards.rows:
         raise EinthovenError(f"{tables.folder / meds_files.DATA}: files changed while they were read, or are damaged.")
     return tables.engine.read_parquet(str(schema.EVENTS.at(study)), hive_partitioning=False)
 
@@ -179,7 +164,7 @@ def _published_codes(file: Path) -> tuple[pa.Table, list[dict[str, Any]]]:
     firsts = rows.group_by("code").aggregate([("row", "min")])["row_min"]
     again = pc.and_not(pc.invert(pc.is_in(rows["row"], firsts)), empty)
     excluded = [
-        {"source_file": meds_files.CODES, "source_row": row, "reason": reason, "detail": f"column code: {detail}"}
+        exclusion(reason, f"column code: {detail}", meds_files.CODES, row)
         for which, reason, detail in (
             (empty, "bad-row", "empty"),
             (again, "duplicate-code", "the same as in a row before"),
@@ -253,15 +238,6 @@ def _strangers(subjects: pa.Array, published: Any) -> int:
     """How many of the subjects the dataset does not know."""
     known = ibis.memtable(pa.table({"subject_id": subjects})).semi_join(published, "subject_id")
     return len(subjects) - int(known.count().execute())
-
-
-def _write_excluded(study: Path, tables: Tables, rows: list[dict[str, Any]]) -> dict[str, int]:
-    """Write EXCLUDED; return its rows by reason."""
-    _refuse(tables.engine, pa.Table.from_pylist(rows, schema=_LIST))
-    refused = tables.engine.table(_REFUSED)
-    write_rows(schema.EXCLUDED, study, refused, ("source_file", "source_row"))
-    reasons = refused.group_by("reason").agg(rows=refused.count()).order_by("reason").to_pyarrow()
-    return dict(zip(reasons["reason"].to_pylist(), reasons["rows"].to_pylist(), strict=True))
 
 
 def _keep_metadata(study: Path, about: dict[str, Any], official: pa.Table) -> None:

@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import ibis
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from einthoven import schema
 from einthoven.errors import EinthovenError
-from einthoven.sources.tabular import EVENT_ORDER
+from einthoven.sources.faults import reading
 
 DATA: Final = "data"
 CODES: Final = "metadata/codes.parquet"
@@ -39,15 +38,6 @@ MAX_JSON: Final = 1 << 20  # bytes of dataset.json
 BATCH: Final = 1 << 18
 
 SPLIT_COLUMNS: Final = pa.schema([("subject_id", pa.int64()), ("split", pa.string())])
-
-
-def order_of(rows: Any) -> list[Any]:
-    """The order of an ibis.Table of events: EVENT_ORDER, then a hash of the other columns, so that ties have one too.
-
-    A hash, because it is short, and because DuckDB gives a column that it sorts by without the sign of its zeros.
-    """
-    others = {name: rows[name] for name in rows.columns if name not in ("subject_id", "time", "code")}
-    return [*EVENT_ORDER, ibis.struct(others).hash()]
 
 
 @dataclass(frozen=True)
@@ -89,10 +79,8 @@ def shards(folder: Path) -> Shards:
 
 def columns_of(file: Path, expected: pa.Schema, required: tuple[str, ...]) -> pa.Schema:
     """The columns of a Parquet file; those in `expected` must have its types, and `required` ones be there."""
-    try:
+    with reading(file):
         found = pq.read_schema(file)
-    except (OSError, pa.ArrowException) as error:
-        raise EinthovenError(f"{file} cannot be read ({type(error).__name__}); copy it again.") from None
     _refuse_twins(found.names, file)
     for field in expected:
         if field.name in found.names:
@@ -216,7 +204,5 @@ def dataset(folder: Path) -> dict[str, Any]:
 
 def read(file: Path) -> pa.Table:
     """A whole metadata file, which is bounded by the number of subjects or codes."""
-    try:
+    with reading(file):
         return pq.ParquetFile(file).read()
-    except (OSError, pa.ArrowException) as error:
-        raise EinthovenError(f"{file} cannot be read ({type(error).__name__}); copy it again.") from None

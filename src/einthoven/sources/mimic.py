@@ -8,25 +8,24 @@ machine_measurements that record_list does not have), and those of a damaged sig
 absent is kept without one.
 """
 
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import ibis
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from einthoven import config as configuration
 from einthoven import schema
 from einthoven.errors import EinthovenError
 from einthoven.sources import mimic_ecg
-from einthoven.sources.archive import store_recordings
-from einthoven.sources.mimic_chart import read_chart, write_codes
+from einthoven.sources.archive import recording_counts, refuse_none, store_recordings
+from einthoven.sources.codes import write_codes
+from einthoven.sources.mimic_chart import read_chart
 from einthoven.sources.mimic_ecg import Electrocardiograms
 from einthoven.sources.mimic_notes import check_kinds, read_notes
 from einthoven.sources.mimic_tables import LAYOUTS, Published
-from einthoven.sources.tabular import EVENT_ORDER, NOTE_ORDER, Tables, write_excluded, write_rows
+from einthoven.sources.tabular import NOTE_ORDER, Tables, event_order, write_rows
 from einthoven.study import write_table
 from einthoven.waveforms.loading import wfdb_reader
 
@@ -50,28 +49,25 @@ def ingest(
         entries = ecg.entries(published, chart.people)
         reader = wfdb_reader(ecg.folder(published))
         recordings, excluded = store_recordings(entries, reader, study, config.sampling_rate, progress)
-        published.excluded += excluded
+        published.exclude(excluded)
         kept = _named(tables, recordings)
         notes = ibis.union(read_notes(published, kept, config.note_kinds), ecg.reports(kept))
-        _refuse_nothing(published, source, len(entries), len(recordings))
+        if len(published.absent) == len(LAYOUTS):
+            wanted = f"expected some of {', '.join(LAYOUTS)} (.csv, .csv.gz, .parquet)"
+            raise EinthovenError(f"{source}: no table of MIMIC-IV below it; {wanted}.")
+        if entries:
+            refuse_none(len(recordings), source, excluded, "Copy the waveforms again.")
         write_table(schema.RECORDINGS, study, recordings)
         for part in (*chart.events, ecg.events(published, kept)):
             events = tables.stored("events", part)
         counts = {
-            "events": write_rows(schema.EVENTS, study, events, EVENT_ORDER),
-            "codes": write_codes(study, events, ibis.union(chart.titles, mimic_ecg.titles()), chart.parents),
+            "events": write_rows(schema.EVENTS, study, events, event_order(events)),
+            "codes": write_codes(study, events, [*chart.titles, mimic_ecg.titles()]),
             "notes": write_rows(schema.NOTES, study, notes, NOTE_ORDER),
-            "excluded": write_excluded(study, published.refused, published.excluded),
+            "excluded": published.write_excluded(study),
         }
-    return (
-        _recording_counts(recordings)
-        | counts
-        | {
-            "data_kind": schema.REAL,
-            "diagnoses_dated_by": config.diagnosis_time,
-            "absent": published.absent,
-        }
-    )
+    about = {"data_kind": schema.REAL, "diagnoses_dated_by": config.diagnosis_time, "absent": published.absent}
+    return recording_counts(recordings) | counts | about
 
 
 def _named(tables: Tables, recordings: pa.Table) -> Any:
@@ -79,24 +75,3 @@ def _named(tables: Tables, recordings: pa.Table) -> Any:
     columns = ["recording_id", "subject_id", "time"]
     nullable = pa.schema([pa.field(name, schema.RECORDINGS.columns.field(name).type) for name in columns])
     return tables.stored("kept_recordings", recordings.select(columns).cast(nullable))
-
-
-def _refuse_nothing(published: Published, source: Path, named: int, kept: int) -> None:
-    if len(published.absent) == len(LAYOUTS):
-        wanted = ", ".join(LAYOUTS)
-        raise EinthovenError(
-            f"{source}: no table of MIMIC-IV below it; expected some of {wanted} (.csv, .csv.gz, .parquet)."
-        )
-    if named and not kept:
-        reasons = Counter(row["reason"] for row in published.excluded)
-        told = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
-        raise EinthovenError(f"{source}: no recording can be used ({told}). Copy the waveforms again.")
-
-
-def _recording_counts(recordings: pa.Table) -> dict[str, Any]:
-    splits = Counter(recordings["split"].to_pylist())
-    return {
-        "recordings": {split: splits[split] for split in schema.SPLITS},
-        "subjects": pc.count_distinct(recordings["subject_id"]).as_py(),
-        "without_signal": recordings["row"].null_count,
-    }

@@ -10,8 +10,9 @@ import ibis
 import pyarrow as pa
 
 from einthoven import schema
-from einthoven.sources.archive import Entry
-from einthoven.sources.mimic_chart import ADULTS, event
+from einthoven.sources.archive import Entry, plausible, sex_of
+from einthoven.sources.codes import event
+from einthoven.sources.mimic_chart import ADULTS
 from einthoven.sources.mimic_tables import MEASURED, NOTHING, REPORTS, Published
 from einthoven.sources.tabular import SourceTable
 from einthoven.waveforms.loading import below
@@ -97,7 +98,7 @@ class Electrocardiograms:
         every = dated.select("subject_id", "time", "recording_id", one=ibis.array(values).unnest())
         every = every.select("subject_id", "time", "recording_id", code=every.one["code"], value=every.one["value"])
         there = every.filter(every.value.notnull())
-        return event(there, there.code, there.time, there.value, there.recording_id)
+        return event(there, there.code, there.time, numeric_value=there.value, recording_id=there.recording_id)
 
     def _of(self, rows: Any, recordings: Any) -> Any:
         """Rows of the recordings kept, with their `recording_id` and `time`."""
@@ -132,7 +133,7 @@ def _entry(row: dict[str, Any], folder: Path, file: str) -> Entry:
         time=row["ecg_time"],
         signal=path if path is not None and _worth_reading(folder, path) else None,
         age=_age(row),
-        sex={"F": "female", "M": "male"}.get((row["gender"] or "").upper()),
+        sex=sex_of(row["gender"]),
         device=None if cart is None else f"cart {cart}",
         source_file=path or file,
         source_row=row["source_row"],
@@ -155,4 +156,4 @@ def _age(row: dict[str, Any]) -> float | None:
     years = time.year - anchor
     if age > ADULTS:
         return float(ADULTS + 1) if years >= 0 else None
-    return float(age + years) if age + years >= 0 else None
+    return plausible(float(age + years))

@@ -4,13 +4,14 @@ Any of them may be absent, and is then empty. A whole hospital's rows are never 
 """
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import ibis
 import pyarrow as pa
 
 from einthoven.errors import EinthovenError
-from einthoven.sources.tabular import SourceTable, Tables, refusals
+from einthoven.sources.screening import Screening
+from einthoven.sources.tabular import SourceTable, Tables
 
 NOTHING: Final = "(absent)"
 """The file of a table that is not there."""
@@ -109,14 +110,12 @@ LAYOUTS: Final = {
 }
 
 
-class Published:
-    """The tables of one copy, and the EXCLUDED rows of what cannot be used: `refused` (ibis.Tables) and `excluded`."""
+class Published(Screening):
+    """The tables of one copy; `absent` are the names in LAYOUTS that it does not have."""
 
     def __init__(self, tables: Tables) -> None:
-        self.tables = tables
-        self.refused: list[Any] = []
-        self.excluded: list[dict[str, Any]] = []
-        self.absent: list[str] = []  # names in LAYOUTS
+        super().__init__(tables)
+        self.absent: list[str] = []
 
     def take(self, name: str, key: str | None = None) -> SourceTable:
         """The rows of a table that can be understood, without those that repeat a `key` (the first is kept)."""
@@ -126,38 +125,11 @@ class Published:
         if found is None:
             self.absent.append(name)
             return SourceTable(NOTHING, self.tables.stored(f"absent_{name}", _empty(layout)))
-        raw, excluded = found
-        self.excluded += excluded
+        raw, lines = found
+        self.exclude(lines)
         kept = self.check(_readable(raw, layout), layout.types, layout.filled)
-        self.tables.engine.raw_sql(f"DROP TABLE {raw.rows.get_name()}")  # ibis's own drop fails with some sqlglot
-        return kept if key is None else self._unique(kept, key)
-
-    def check(self, table: SourceTable, types: dict[str, str], filled: tuple[str, ...] = ()) -> SourceTable:
-        """The rows whose cells have their types, evaluated once; the others are listed as excluded."""
-        result = self.tables.checked(table, types, filled)
-        if result.refused is not None:
-            self.list(result.refused)
-        return SourceTable(table.file, result.kept)
-
-    def refuse(self, table: SourceTable, rows: Any, reason: str, detail: str) -> None:
-        """List rows of a table as excluded."""
-        if table.file != NOTHING:
-            self.list(refusals(rows, table.file, reason, detail))
-
-    def list(self, refused: Any) -> None:
-        """List EXCLUDED rows. At once: one query of all that can be refused would take long to plan."""
-        self.refused = [self.tables.stored("refused", refused)]
-
-    def keep(self, table: SourceTable, holds: Any, reason: str, detail: str) -> SourceTable:
-        """The rows for which a condition (an expression of `table.rows`) holds; the others are listed as excluded."""
-        self.refuse(table, table.rows.filter(~holds.fill_null(False)), reason, detail)
-        return SourceTable(table.file, table.rows.filter(holds))
-
-    def _unique(self, table: SourceTable, key: str) -> SourceTable:
-        firsts = table.rows.group_by(key).agg(source_row=table.rows.source_row.min()).select("source_row")
-        again = table.rows.anti_join(firsts, "source_row")
-        self.refuse(table, again, "duplicate-id", f"column {key}: the same as in a row before")
-        return SourceTable(table.file, table.rows.semi_join(firsts, "source_row").select(*table.rows.columns))
+        self.tables.drop(raw.rows.get_name())
+        return kept if key is None else self.first_of(kept, key)
 
 
 def _readable(table: SourceTable, layout: Layout) -> SourceTable:

@@ -12,7 +12,7 @@ import ibis
 from einthoven import config as configuration
 from einthoven import schema
 from einthoven.sources.omop_tables import Cdm
-from einthoven.sources.tabular import NOTE_ORDER, write_rows
+from einthoven.sources.tabular import NOTE_ORDER, SourceTable, filled, write_rows
 from einthoven.study import remove
 
 _NOTE: Final = {
@@ -57,14 +57,12 @@ def read_notes(cdm: Cdm, config: configuration.Source, concepts: Any, study: Pat
     if found is None:
         write_rows(schema.NOTES, study, ibis.memtable(schema.NOTES.columns.empty_table()))
         return {"notes": 0}
-    rows = cdm.first_of(found, "note", "note_id")
-    rows = rows.mutate(time=ibis.coalesce(rows.note_datetime, rows.note_date))
-    timeless = rows.time.isnull()
-    cdm.refuse(rows.filter(timeless), "note", "no-time", "columns note_datetime and note_date: empty")
-    cdm.refuse(rows.filter(~timeless & rows.note_text.isnull()), "note", "empty-text", "column note_text: empty")
-    kept = rows.filter(~timeless & rows.note_text.notnull())
-    notes = write_rows(schema.NOTES, study, _notes(kept, concepts, config), NOTE_ORDER)
-    return {"notes": notes} | _read_mentions(cdm, kept, concepts, study)
+    found = cdm.first_of(found, "note_id")
+    time = ibis.coalesce(found.rows.note_datetime, found.rows.note_date)
+    found = cdm.keep(found, time.notnull(), "no-time", "columns note_datetime and note_date: empty")
+    found = cdm.keep(found, found.rows.note_text.notnull(), "empty-text", "column note_text: empty")
+    notes = write_rows(schema.NOTES, study, _notes(found.rows, concepts, config), NOTE_ORDER)
+    return {"notes": notes} | _read_mentions(cdm, found.rows, concepts, study)
 
 
 def _indent(rows: Any) -> Any:
@@ -81,15 +79,14 @@ def _notes(rows: Any, concepts: Any, config: configuration.Source) -> Any:
     rows = rows.left_join(types, rows.note_type_concept_id == types.type_id)
     kinds = [(name.strip().lower(), kind) for name, kind in config.note_kinds.items()]
     told = [name.lower().cases(*kinds) for name in (rows.class_name, rows.type_name, rows.note_title) if kinds]
-    return rows.select(
-        "time",
+    notes = rows.select(
+        time=ibis.coalesce(rows.note_datetime, rows.note_date),
         note_id=_note_id(rows.note_id),
         subject_id=rows.person_id,
         kind=ibis.coalesce(*told, ibis.literal(config.note_kind)),
         text=rows.note_text,
-        recording_id=ibis.null("string"),
-        code=ibis.null("string"),
     )
+    return filled(schema.NOTES, notes)
 
 
 def _note_id(number: Any) -> Any:
@@ -102,15 +99,18 @@ def _read_mentions(cdm: Cdm, notes: Any, concepts: Any, study: Path) -> dict[str
     if found is None:
         return {}
     named = concepts.mutate(label=label(concepts))
-    rows = found.left_join(named, found.note_nlp_concept_id == named.concept_id)
-    unnamed = rows.name.isnull()
-    unlabelled = ~unnamed & rows.label.isnull()
-    cdm.refuse(rows.filter(unnamed), "note_nlp", "no-concept", "column note_nlp_concept_id: no concept of that number")
-    cdm.refuse(rows.filter(unlabelled), "note_nlp", "other-domain", "column note_nlp_concept_id: no clinical domain")
-    rows = rows.filter(rows.label.notnull() & rows.name.notnull())
+    joined = found.rows.left_join(named, found.rows.note_nlp_concept_id == named.concept_id)
+    table = SourceTable(found.file, joined)
+    table = cdm.keep(
+        table, joined.name.notnull(), "no-concept", "column note_nlp_concept_id: no concept of that number"
+    )
+    table = cdm.keep(
+        table, table.rows.label.notnull(), "other-domain", "column note_nlp_concept_id: no clinical domain"
+    )
+    rows = table.rows
     texts = notes.select("note_id", "indent", length=notes.note_text.length())
     orphans = rows.anti_join(texts, "note_id")
-    cdm.refuse(orphans, "note_nlp", "no-note", "column note_id: no such note in the study")
+    cdm.refuse(table, orphans, "no-note", "column note_id: no such note in the study")
     mentions = _mentions(rows.inner_join(texts, "note_id"))
     order = mentions.columns
     count = write_rows(schema.SUPPLIED_ENTITIES, study, mentions, order)

@@ -13,13 +13,12 @@ from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode
 
-import duckdb
 import ibis
 import pyarrow as pa
 
-from einthoven import schema
 from einthoven.errors import EinthovenError
-from einthoven.sources.tabular import ROWS, SourceTable, Tables, checked, refusals, write_rows
+from einthoven.sources.screening import Screening
+from einthoven.sources.tabular import ROWS, SourceTable, Tables
 
 READ_ONLY: Final[dict[str, dict[str, Any]]] = {
     "duckdb": {"read_only": True},
@@ -28,13 +27,12 @@ READ_ONLY: Final[dict[str, dict[str, Any]]] = {
 }
 
 
-class Cdm:
-    """An open CDM, and in its scratch database the table `refused`: the rows that go to EXCLUDED."""
+class Cdm(Screening):
+    """An open CDM."""
 
     def __init__(self, tables: Tables, remote: "Remote | None") -> None:
-        self.tables, self.remote, self.engine = tables, remote, tables.engine
-        nullable = pa.schema([field.with_nullable(True) for field in schema.EXCLUDED.columns])
-        self._refused = self.engine.create_table("refused", schema=ibis.Schema.from_pyarrow(nullable))
+        super().__init__(tables)
+        self.remote = remote
 
     def load(
         self,
@@ -42,8 +40,8 @@ class Cdm:
         types: Mapping[str, str],
         required: Sequence[str],
         derived: Mapping[str, Callable[[Any], Any]] = MappingProxyType({}),
-    ) -> Any | None:
-        """The rows of a table whose cells have their Ibis types, in the scratch database; None where it is absent.
+    ) -> SourceTable | None:
+        """The rows whose cells have their Ibis types, in the scratch table of that name; None where there is no table.
 
         Columns go by their lower-case names. An absent one is null, unless it is `required`: then it is an
         EinthovenError, and a row that leaves it empty is refused. `derived` ones are whole numbers made from the raw
@@ -52,28 +50,22 @@ class Cdm:
         table = self._read(name, required, [column for column in types if column not in required])
         if table is None:
             return None
-        raw = table.rows.get_name()
         rows = table.rows.mutate(**{column: make(table.rows) for column, make in derived.items()})
-        found = checked(SourceTable(table.file, rows), dict(types) | dict.fromkeys(derived, "int64"), required)
-        self._refuse(found.refused)
-        kept = self.engine.create_table(name, found.kept)
-        self.drop(raw)
+        every = dict(types) | dict.fromkeys(derived, "int64")
+        kept = self.check(SourceTable(table.file, rows), every, required, name)
+        self.tables.drop(table.rows.get_name())
         return kept
-
-    def drop(self, table: str) -> None:
-        """Free a table of the scratch database."""
-        self.engine.raw_sql(f"DROP TABLE {table}")  # sqlglot 30.30 makes nothing of Ibis 12's own drop_table
 
     def _read(self, name: str, required: Sequence[str], optional: Sequence[str]) -> SourceTable | None:
         if self.remote is not None:
-            return self.remote.copy(name, required, optional, self.engine)
+            return self.remote.copy(name, required, optional, self.tables.engine)
         found = self.tables.read(name, required=required, optional=optional)
         if found is None:
             return None
-        self.refuse_lines(found[1])
+        self.exclude(found[1])
         return found[0]
 
-    def need(self, name: str, types: Mapping[str, str], required: Sequence[str]) -> Any:
+    def need(self, name: str, types: Mapping[str, str], required: Sequence[str]) -> SourceTable:
         """`load`, but EinthovenError where there is no such table."""
         found = self.load(name, types, required)
         if found is None:
@@ -89,40 +81,6 @@ class Cdm:
         wanted = " or ".join(name.upper() for name in names)
         return EinthovenError(f"{where}: there is no table {wanted}, which an OMOP CDM has. {hint}.")
 
-    def first_of(self, rows: Any, name: str, key: str) -> Any:
-        """One row per key, the first; the others are refused as duplicate-id."""
-        counted = rows.group_by(key).agg(rows=rows.count())
-        if not counted.filter(counted.rows > 1).count().to_pyarrow().as_py():
-            return rows
-        ranked = rows.mutate(place=ibis.row_number().over(group_by=key, order_by="source_row"))
-        later = ranked.filter(ranked.place > 0)
-        self.refuse(later, name, "duplicate-id", f"column {key}: the same as in a row before")
-        return self.engine.create_table(f"{name}_once", ranked.filter(ranked.place == 0).drop("place"))
-
-    def refuse(self, rows: Any, name: str, reason: str, detail: Any) -> None:
-        """Exclude the rows of an ibis.Table with `source_row`; `detail` is a string or an expression of it."""
-        self._refuse(refusals(rows, self.file(name), reason, detail))
-
-    def refuse_lines(self, rows: list[dict[str, Any]]) -> None:
-        """Exclude what is described by rows of EXCLUDED."""
-        if rows:
-            self._refuse(ibis.memtable(pa.Table.from_pylist(rows, schema=schema.EXCLUDED.columns)))
-
-    def file(self, name: str) -> str:
-        """The table as EXCLUDED names it: a file below the source, or a table of the database."""
-        found = None if self.remote is not None else self.tables.find(name)
-        return name if found is None else str(found.relative_to(self.tables.folder))
-
-    def write_excluded(self, study: Path) -> dict[str, int]:
-        """Write EXCLUDED; the number of rows by reason."""
-        rows = self._refused
-        write_rows(schema.EXCLUDED, study, rows, ("source_file", "source_row", "reason", "recording_id", "detail"))
-        reasons = rows.group_by("reason").agg(rows=rows.count()).order_by("reason").to_pyarrow().to_pylist()
-        return {row["reason"]: row["rows"] for row in reasons}
-
-    def _refuse(self, rows: Any) -> None:
-        self.engine.insert("refused", rows.select(*self._refused.columns))
-
 
 @contextmanager
 def opened(source: Path | str, study: Path) -> Iterator[Cdm]:
@@ -132,8 +90,6 @@ def opened(source: Path | str, study: Path) -> Iterator[Cdm]:
     try:
         with Tables.of(folder or study, study) as tables:  # of a database for the scratch database alone
             yield Cdm(tables, remote)
-    except duckdb.Error as error:  # its message may quote cells
-        raise EinthovenError(f"The tables could not be joined ({type(error).__name__}): free some disk.") from None
     finally:
         if remote is not None:
             remote.close()

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from einthoven.errors import EinthovenError
 from einthoven.schema import SPLITS
+from einthoven.sources.archive import MAX_AGE
 
 DATABASE: Final = "ptbxl_database.csv"
 COLUMNS: Final = (
@@ -49,7 +50,6 @@ class Row:
     ecg_id: int
     subject_id: int
     age: float | None  # years; 90 where the source only says OVER_89
-    over_89: bool | None  # older than 89, whether or not the age itself is told
     sex: str | None
     site: str | None
     device: str | None
@@ -99,7 +99,6 @@ def parse_row(values: dict[str, str]) -> Row:
         ecg_id=_cell(values, "ecg_id", _id, "a whole number", required=True),
         subject_id=_cell(values, "patient_id", _id, "a whole number", required=True),
         age=90.0 if age == OVER_89 else age,
-        over_89=None if age is None else age > 89,
         sex=_cell(values, "sex", _sex, "0 (male) or 1 (female)"),
         site=_cell(values, "site", lambda text: str(_whole(text)), "a whole number"),
         device=" ".join(values["device"].split()) or None,
@@ -139,7 +138,7 @@ def _id(text: str) -> int:
 
 def _age(text: str) -> float:
     value = float(text)
-    if not (0 <= value <= 130 or value == OVER_89):
+    if not (0 <= value <= MAX_AGE or value == OVER_89):
         raise ValueError
     return value
 

@@ -6,9 +6,8 @@ refuses is read again line by line, so that one bad line costs one row. Cells ar
 
 import csv
 import gzip
-import zlib
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from einthoven.errors import EinthovenError
+from einthoven.sources.cells import exclusion
+from einthoven.sources.faults import reading
 
 SUFFIXES: Final = (".csv", ".csv.gz", ".parquet")
 MAX_CELL: Final = 64 << 20  # characters of one line or quoted cell; a longer one is not a note
@@ -38,7 +39,7 @@ def is_parquet(file: Path) -> bool:
 
 def heading(file: Path) -> list[str]:
     """The names of the columns; of CSV without spaces around them."""
-    with _told(file):
+    with reading(file):
         if is_parquet(file):
             return list(pq.read_schema(file).names)
         with closing(_lines(file)) as lines:
@@ -66,7 +67,7 @@ def places(file: Path, required: Sequence[str], optional: Sequence[str]) -> dict
 def load(engine: Any, file: Path, table: str, columns: Mapping[str, int | None], name: str) -> list[dict[str, Any]]:
     """Copy columns (name -> place) into a table of an ibis DuckDB backend, with `source_row` from 1, in file order."""
     if is_parquet(file):
-        with _told(file):
+        with reading(file):
             engine.raw_sql(_copy(table, columns, heading(file), f"read_parquet({_literal(file)})"))
         return []
     if file.name.casefold().endswith(".gz"):
@@ -76,7 +77,7 @@ def load(engine: Any, file: Path, table: str, columns: Mapping[str, int | None],
     # Nothing is sniffed: DuckDB's guesses skip leading lines and take "#" for the start of a comment.
     options = f"auto_detect=false, columns={{{kinds}}}, header=true, delim=',', quote='\"', escape='\"'"
     origin = f"read_csv({_literal(file)}, {options}, max_line_size={MAX_CELL})"
-    with _told(file):
+    with reading(file):
         try:
             engine.raw_sql(_copy(table, columns, names, origin))
         except duckdb.InvalidInputException:
@@ -103,22 +104,9 @@ def _literal(file: Path) -> str:
     return "'" + plain.replace("'", "''") + "'"
 
 
-@contextmanager
-def _told(file: Path) -> Iterator[None]:
-    """What can go wrong while a file is read, as EinthovenError."""
-    try:
-        yield
-    except UnicodeDecodeError:
-        raise EinthovenError(f"{file} is not UTF-8 text; export it as UTF-8.") from None
-    except duckdb.OutOfMemoryException:
-        raise EinthovenError(f"{file}: out of memory or of disk space while it was read; free some.") from None
-    except (OSError, EOFError, zlib.error, csv.Error, pa.ArrowException, duckdb.Error) as error:
-        raise EinthovenError(f"{file} cannot be read ({type(error).__name__}); copy it again.") from None
-
-
 def _verify(file: Path) -> None:
     """Refuse a gzip file that was cut or altered: DuckDB takes it for a shorter one."""
-    with _told(file), gzip.open(file) as stream:
+    with reading(file), gzip.open(file) as stream:
         while stream.read(1 << 20):
             pass
 
@@ -158,14 +146,14 @@ def _rows(
                 yield {"source_row": number} | {c: cells[p] or None for c, p in columns.items() if p is not None}
                 continue
             found = "text after a closing quote" if cells is None else f"{len(cells)} fields, the heading has {width}"
-            excluded.append({"source_file": name, "source_row": number, "reason": "bad-row", "detail": found})
+            excluded.append(exclusion("bad-row", found, name, number))
 
 
 def _cells(file: Path) -> Generator[list[str] | None, None, None]:
     """The cells of each line; None: not a row. A quote that is never closed is an EinthovenError."""
     before = csv.field_size_limit(MAX_CELL)
     try:
-        with _told(file), closing(_lines(file)) as lines:
+        with reading(file), closing(_lines(file)) as lines:
             reader = csv.reader(lines, strict=True)
             while True:
                 try:

@@ -12,29 +12,31 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Final
 
-import duckdb
 import ibis
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from einthoven import schema
 from einthoven.errors import EinthovenError
-from einthoven.sources import cells, table_files
-from einthoven.sources.cells import Checked, SourceTable, checked, refusals
-from einthoven.study import atomic, remove
+from einthoven.sources import table_files
+from einthoven.sources.cells import SourceTable, checked, refusals
+from einthoven.sources.faults import making
+from einthoven.study import atomic, remove, write_table
 
 __all__ = [
-    "EVENT_ORDER",
     "NOTE_ORDER",
-    "Checked",
     "SourceTable",
     "Tables",
     "cast",
     "checked",
     "connect",
+    "event_order",
+    "filled",
     "refusals",
     "stream",
+    "write_events",
     "write_excluded",
+    "write_list",
     "write_rows",
 ]
 
@@ -62,7 +64,8 @@ class Tables:
         scratch.mkdir(parents=True)
         engine = connect(scratch)
         try:
-            yield cls(folder, engine)
+            with making(f"{folder}: the study's tables"):
+                yield cls(folder, engine)
         finally:
             engine.disconnect()
             shutil.rmtree(scratch, ignore_errors=True)
@@ -96,26 +99,27 @@ class Tables:
         """As `read`, for a file named by its path."""
         name = str(file.relative_to(self.folder)) if file.is_relative_to(self.folder) else file.name
         columns = table_files.places(file, required, optional)
-        table, self._read = f"source_{self._read}", self._read + 1
+        table = self.unused()
         excluded = table_files.load(self.engine, file, table, columns, name)
         return SourceTable(name, self.engine.table(table)), excluded
 
-    def checked(self, table: SourceTable, types: Mapping[str, str], required: Sequence[str]) -> Checked:
-        """As the function `checked`, but done here and now, once, and `refused` is None where all rows are kept."""
-        name, self._read = f"checked_{self._read}", self._read + 1
-        judged = self.stored(name, cells.judged(table, types, required))
-        bad = self.engine.con.execute(f"SELECT count(verdict) FROM {name}").fetchone()[0]
-        result = cells.divided(judged, table.file, types)
-        return result if bad else Checked(result.kept, None)
+    def unused(self) -> str:
+        """A name for a table of the scratch database."""
+        self._read += 1
+        return f"table_{self._read}"
+
+    def drop(self, name: str) -> None:
+        """Free a table of the scratch database."""
+        self.engine.raw_sql(f"DROP TABLE {name}")  # sqlglot 30.30 makes nothing of Ibis 12's own drop_table
 
     def stored(self, name: str, rows: Any) -> Any:
         """Rows as the table of a name in the scratch database, appended if there are some.
 
-        They are an ibis.Table of that database, without any memtable in it, or a pyarrow.Table.
+        They are an ibis.Table of that database, without any memtable in it, or Arrow's.
         """
         head = f"INSERT INTO {name} BY NAME" if name in self._stored else f"CREATE TABLE {name} AS"
-        with _translated(name):
-            if isinstance(rows, pa.Table):
+        with making(name):
+            if isinstance(rows, pa.Table | pa.RecordBatchReader):
                 self.engine.con.register("einthoven_rows", rows)
                 self.engine.raw_sql(f"{head} SELECT * FROM einthoven_rows")
                 self.engine.con.unregister("einthoven_rows")
@@ -129,6 +133,8 @@ def connect(scratch: Path) -> Any:
     """A DuckDB database in a directory, which spills there instead of running out of memory."""
     engine = ibis.duckdb.connect(str(scratch / "work.duckdb"), temp_directory=str(scratch / "spill"))
     engine.raw_sql("SET enable_progress_bar = false")
+    # DuckDB 1.5 makes a filter of a join that it cannot apply to rows in Arrow's memory, and then refuses the query
+    engine.raw_sql("SET disabled_optimizers = 'join_filter_pushdown'")
     engine.raw_sql("SET TimeZone = 'UTC'")  # or times with a zone would become those of this machine
     return engine
 
@@ -137,10 +143,30 @@ def write_excluded(study: Path, refused: Sequence[Any], rows: Sequence[Mapping[s
     """Write EXCLUDED: the rows of ibis.Tables, as `refusals` makes them, and others; their number by reason."""
     columns = pa.schema([pa.field(field.name, field.type) for field in schema.EXCLUDED.columns])
     others = ibis.memtable(pa.Table.from_pylist(list(rows), schema=columns))
-    order = ("source_file", "source_row", "recording_id", "reason")
+    order = ("source_file", "source_row", "recording_id", "reason", "detail")
     write_rows(schema.EXCLUDED, study, ibis.union(others, *refused) if refused else others, order)
     reasons = pq.read_table(schema.EXCLUDED.at(study), columns=["reason"], read_dictionary=["reason"])["reason"]
     return dict(sorted((count["values"], count["counts"]) for count in reasons.value_counts().to_pylist()))
+
+
+def write_list(table: schema.Table, study: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write rows that are in memory, in their order; what a row does not name is null."""
+    write_table(table, study, pa.Table.from_pylist(list(rows), schema=table.columns))
+
+
+def write_events(study: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write EVENTS that are in memory, in their order; what a row does not name is null."""
+    nullable = pa.schema([field.with_nullable(True) for field in schema.EVENTS.columns])
+    events = ibis.memtable(pa.Table.from_pylist(list(rows), schema=nullable))
+    write_rows(schema.EVENTS, study, events, event_order(events))
+
+
+def filled(table: schema.Table, rows: Any) -> Any:
+    """An ibis.Table in the columns of a table of the schema, their order and types; null where `rows` has none."""
+    kinds = {name: kind.copy(nullable=True) for name, kind in ibis.Schema.from_pyarrow(table.columns).items()}
+    return rows.select(
+        **{name: rows[name].cast(kind) if name in rows.columns else ibis.null(kind) for name, kind in kinds.items()}
+    )
 
 
 def write_rows(
@@ -168,7 +194,7 @@ def write_rows(
 @contextmanager
 def stream(name: str, rows: Any) -> Iterator[pa.RecordBatchReader]:
     """The rows of an ibis.Table in bounded batches; `name` is what errors call it."""
-    with _translated(name), _batches(rows) as batches:
+    with making(name), _batches(rows) as batches:
         yield batches
 
 
@@ -181,8 +207,15 @@ def cast(batch: pa.RecordBatch, columns: pa.Schema) -> pa.Table:
     return pa.Table.from_arrays(cells, schema=columns)
 
 
-EVENT_ORDER: Final = ("subject_id", ibis.asc("time", nulls_first=True), "code")
-"""MEDS order: by subject, then time, static events first; then by code, so that equal sources give equal files."""
+def event_order(rows: Any) -> list[Any]:
+    """MEDS order of an ibis.Table of events: by subject, then time, static events first; then by code, then the rest.
+
+    The rest, so that equal sources give equal files; as a hash, because it is short, and because DuckDB gives a column
+    that it sorts by without the sign of its zeros.
+    """
+    others = {name: rows[name] for name in rows.columns if name not in ("subject_id", "time", "code")}
+    return ["subject_id", ibis.asc("time", nulls_first=True), "code", ibis.struct(others).hash()]
+
 
 NOTE_ORDER: Final = ("subject_id", "time", "note_id")
 
@@ -205,17 +238,6 @@ def _groups(batches: Iterable[pa.RecordBatch]) -> Iterator[list[pa.RecordBatch]]
             group = []
     if group:
         yield group
-
-
-@contextmanager
-def _translated(name: str) -> Iterator[None]:
-    """DuckDB's messages may quote cells, so they are not passed on."""
-    try:
-        yield
-    except duckdb.OutOfMemoryException:
-        raise EinthovenError(f"{name}: out of memory or of disk space while it was written; free some.") from None
-    except duckdb.Error as error:
-        raise EinthovenError(f"{name} could not be made: {type(error).__name__}. The source may be damaged.") from None
 
 
 WAVEFORM_FOLDERS: Final = re.compile(r"p\d{2,}|records\d+")
