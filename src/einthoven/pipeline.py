@@ -351,11 +351,11 @@ def search(model_directory: Path, study: Path, text: str, top: int, split: str |
 def check(study: Path, out: Path, command: str, progress: Progress = silent) -> dict[str, Any]:
     """The tables and waveforms of a study -> its data card, written as HTML and JSON into `out` and returned.
 
-    What is wrong is in the card's verdicts; nothing of the study is changed, so it always runs.
+    What is wrong is in the card's verdicts; of the study nothing is changed, unless `out` is below it.
     """
     from einthoven.checking.card import make_card
     from einthoven.checking.findings import try_rules
-    from einthoven.checking.page import write_card
+    from einthoven.checking.page import refuse_unwritable, write_card
     from einthoven.checking.signals import load_signals
     from einthoven.checking.tables import Tables
 
@@ -363,6 +363,7 @@ def check(study: Path, out: Path, command: str, progress: Progress = silent) -> 
         return lambda done, total: progress(done, total, note)
 
     data_kind(study)
+    refuse_unwritable(out)
     with lock(out), Tables.of(study, told("tables")) as tables:
         load_signals(tables, told("signals"))
         card = make_card(tables, try_rules(tables, told("rules")), command)

@@ -110,11 +110,16 @@ def write_good_study(study: Path, subjects: int = 40) -> None:
         for row, vector in zip(rows_of(schema.RECORDINGS, study), vectors, strict=True)
     ]
     write_rows(EMBEDDED, study, embedded)
-    tokens = {"mean": 60.0, "median": 50.0, "p95": 120.0, "with_text": 5, "notes": {"ecg": 1.0, "echo": 0.25}}
+    tokens = {"mean": 60.0, "median": 50.0, "p95": 120.0, "with_text": 40, "notes": {"ecg": 1.0, "echo": 0.25}}
     inputs = dict.fromkeys([schema.RECORDINGS.path, schema.EVENTS.path, schema.NOTES.path, schema.ENTITIES.path])
     for stage, table, settings, counts in (
         ("entities", schema.ENTITIES, {}, {}),
-        ("pair", schema.PAIRS, to_dict(config), {"tokens": {"tokenizer": "bert", "report": tokens, "entity": tokens}}),
+        (
+            "pair",
+            schema.PAIRS,
+            to_dict(config),
+            {"tokens": {"tokenizer": "bert", "sample": 51, "report": tokens, "entity": tokens}},
+        ),
     ):
         read = {schema.NOTES.path: None} if stage == "entities" else inputs
         stated = {"version": "0", "config": settings, "counts": counts, "inputs": read, "outputs": {table.path: None}}

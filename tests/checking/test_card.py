@@ -11,8 +11,9 @@ from tests.checking.conftest import rows_of, settle, write_rows
 
 from einthoven import cli, pipeline, schema
 from einthoven.checking.card import TOP_CODES
-from einthoven.checking.cells import SMALL, SMALL_CELL
+from einthoven.checking.cells import HIDDEN, SMALL, SMALL_CELL
 from einthoven.config import Pairing, Recipe
+from einthoven.errors import EinthovenError
 from einthoven.study import read_manifest, stage_manifest, write_json
 
 
@@ -36,22 +37,25 @@ def test_counts_are_those_of_the_tables(unspoilt: Path, card) -> None:
             assert cell in ("hidden", *cells([by_split[split]]))
     assert rows["patients"]["cells"][3] == len({row["subject_id"] for row in recordings}) == 40
     for kind in ("diagnosis", "procedure", "medication", "finding"):
-        assert rows[f"with a {kind} code"]["cells"][3] == sum(kind in pair["code_kinds"] for pair in pairs)
+        having = sum(kind in pair["code_kinds"] for pair in pairs)
+        assert rows[f"with a {kind} code"]["cells"][3] == (having if having == len(pairs) else HIDDEN)
+        assert len(pairs) - having < SMALL_CELL  # so this study tries what is hidden
     whole = {"diagnosis", "procedure", "medication"}
     both = sum(whole <= set(pair["code_kinds"]) for pair in pairs)
-    found = rows["with diagnosis, procedure, medication codes, all"]
-    assert found["cells"][3] == both and found["shares"][3] == both / len(recordings)
-    assert rows["with an entity text"]["cells"][3] == sum(pair["entity_text"] is not None for pair in pairs)
+    assert both < len(pairs) and rows["with diagnosis, procedure, medication codes, all"]["cells"][3] == HIDDEN
     kinds = {note["note_id"]: note["kind"] for note in rows_of(schema.NOTES, unspoilt)}
-    reports = sum(any(kinds[name] == "ecg" for name in pair["note_ids"]) for pair in pairs)
-    assert rows["with a text of ecg notes"]["cells"][3] == reports
+    for kind in ("echo", "radiology", "clinical"):
+        reports = sum(any(kinds[name] == kind for name in pair["note_ids"]) for pair in pairs)
+        found = rows[f"with a text of {kind} notes"]
+        assert found["cells"][3] == reports and found["shares"][3] == reports / len(recordings)
 
 
 def test_distributions_are_those_of_the_tables(unspoilt: Path, card) -> None:
     recordings, pairs = rows_of(schema.RECORDINGS, unspoilt), rows_of(schema.PAIRS, unspoilt)
     patient, age, codes, days = card[0]["histograms"]
     per_patient = Counter(Counter(row["subject_id"] for row in recordings).values())
-    assert patient["series"]["patients"][0] == per_patient[1] and patient["bins"][0] == "1"
+    assert 0 < sum(per_patient[number] for number in range(2, 99)) < SMALL_CELL  # so they share the bin of the others
+    assert patient["series"]["patients"] == [40] and patient["bins"] == ["1+"]
     assert set(age["series"]) == {"female", "male"} and len(age["bins"]) == 11
     in_bin = sum(10 <= len(pair["codes"]) < 20 for pair in pairs)
     assert codes["series"]["pairs"][codes["bins"].index("10–19")] in (in_bin, "hidden")
@@ -69,9 +73,10 @@ def test_notes_codes_dates_and_exclusions(unspoilt: Path, card) -> None:
         zip(by_kind, cells(list(by_kind.values())), strict=True)
     )
     patients = Counter(code for _, code in {(pair["subject_id"], code) for pair in pairs for code in pair["codes"]})
-    top = sorted(patients.items(), key=lambda item: (-item[1], item[0]))[:TOP_CODES]
-    assert [(row["code"], row["patients"]) for row in found["codes"]] == [(c, cells([n])[0]) for c, n in top]
-    assert any(row["patients"] == SMALL for row in found["codes"])
+    top = sorted(patients.items(), key=lambda item: (-item[1], item[0]))
+    enough = [(code, HIDDEN if 0 < 40 - n < SMALL_CELL else n) for code, n in top if n >= SMALL_CELL]
+    assert [(row["code"], row["patients"]) for row in found["codes"]] == enough[:TOP_CODES]
+    assert len(enough) < len(top) and HIDDEN in dict(enough).values()
     months = sorted(note["time"].strftime("%Y-%m") for note in notes)
     assert found["dates"]["notes"] == {"first": months[0], "last": months[-1], "undated": 0}
     assert found["dates"]["events"]["undated"] == 40
@@ -83,8 +88,59 @@ def test_no_small_count_of_people_is_in_the_card(card) -> None:
     told = [cell for part in ("counts", "notes") for row in card[0][part] for cell in row["cells"]]
     told += [cell for each in card[0]["histograms"] for series in each["series"].values() for cell in series]
     told += [row["patients"] for row in card[0]["codes"]] + [row["recordings"] for row in card[0]["quality"]]
+    told += [*card[0]["totals"].values()]
     assert not any(0 < cell < SMALL_CELL for cell in told if isinstance(cell, int))
     assert SMALL in told
+
+
+def test_no_small_count_of_people_follows_by_subtraction(card) -> None:
+    rows = {row["name"]: row["cells"] for row in card[0]["counts"]}
+    wholes = [("recordings", name) for name in rows if name != "recordings"]
+    wholes += [("with a text", name) for name in rows if name.startswith("with a text of")]
+    for whole, part in wholes:
+        for of, cell in zip(rows[whole], rows[part], strict=True):
+            assert not (isinstance(of, int) and isinstance(cell, int) and 0 < of - cell < SMALL_CELL), (whole, part)
+    by_kind = [row["cells"][-1] for row in card[0]["notes"]]
+    assert SMALL in by_kind and card[0]["totals"]["notes"] == HIDDEN
+
+
+def pair_manifest(study: Path, config=None, counts=None) -> None:
+    path = stage_manifest(study, "pair")
+    manifest = read_manifest(path)
+    assert manifest is not None
+    write_json(path, manifest | {"config": manifest["config"] | (config or {}), "counts": counts or manifest["counts"]})
+
+
+def test_means_of_few_tell_no_count(study: Path, tmp_path: Path) -> None:
+    found = {"mean": 61.5, "median": 50.0, "p95": 120.0, "with_text": 7, "notes": {"clinical": 0.778}}
+    pair_manifest(study, counts={"tokens": {"tokenizer": "bert", "sample": 9, "report": found, "entity": found}})
+    tokens = pipeline.check(study, tmp_path, "einthoven check STUDY")["tokens"]
+    few = {"with_text": SMALL, "notes": {}}
+    assert tokens == {"tokenizer": "bert", "sample": SMALL, "report": few, "entity": few}
+    assert "0.778" not in (tmp_path / "data_card.html").read_text()
+    found |= {"with_text": 195, "notes": {"clinical": 0.978, "echo": 0.005}}  # 5 have none, 1 has an echo
+    pair_manifest(study, counts={"tokens": {"tokenizer": "bert", "sample": 200, "report": found, "entity": found}})
+    report = pipeline.check(study, tmp_path, "einthoven check STUDY")["tokens"]["report"]
+    assert report == found | {"with_text": HIDDEN, "notes": {"clinical": 1.0, "echo": 0.0}}
+
+
+def test_paths_of_the_machine_and_free_texts_are_not_on_the_card(study: Path, tmp_path: Path) -> None:
+    machine = {"entities": {"lexicon": "/home/roe/wards.tsv"}, "text": {"pretrained": "/srv/roe/models/BioBERT/"}}
+    pair_manifest(study, machine)
+    events, pairs = rows_of(schema.EVENTS, study), rows_of(schema.PAIRS, study)
+    for rows in (events, pairs):  # a free text that has become a code
+        for row in rows:
+            if row["subject_id"] == 1:
+                row |= {"code": "GENDER//Jane Roe"} if row.get("code") == "GENDER//X" else {}
+                row |= {"codes": ["GENDER//Jane Roe", *row["codes"][1:]]} if "codes" in row else {}
+    write_rows(schema.EVENTS, study, events)
+    write_rows(schema.PAIRS, study, pairs)
+    settle(study)
+    found = pipeline.check(study, tmp_path, "einthoven check STUDY")
+    assert set(found["rules"]) == {"held"}
+    told = "".join((tmp_path / name).read_text() for name in ("data_card.html", "data_card.json"))
+    assert found["pairing"]["text"] == {"pretrained": "BioBERT"} and "own lexicon" in told
+    assert not re.search("roe|wards", told, re.IGNORECASE)
 
 
 class Elements(HTMLParser):
@@ -116,7 +172,7 @@ def test_the_page_is_whole_self_contained_escaped_and_labelled(card) -> None:
     assert len(found.images) == 4 and all(len(image["aria-label"]) > 60 for image in found.images)
     assert "SIMULATED DATA" in page and len(re.findall("[Ss]imulated data", page)) >= 14
     assert "Research use only, not a medical device" in page
-    assert "354" in page and "266" in page and "ecg 1.00" in page
+    assert "354" in page and "266" in page and "ecg 1.0" in page
     assert not re.search("#0a0[bc]0|#010203", page)
     assert json.loads((card[1] / "data_card.json").read_text()) == json.loads(json.dumps(card[0]))
 
@@ -151,6 +207,30 @@ def test_the_command_writes_beside_the_study_and_says_what_it_found(study: Path,
     said = capsys.readouterr().out
     assert "simulated data" in said and "17 held" in said and (study / "check" / "data_card.html").is_file()
     assert run("check", str(study)) == 0  # its own output is not in its way
+
+
+def below(study: Path) -> dict[str, tuple[int, int]]:
+    return {str(path): (path.stat().st_mtime_ns, path.stat().st_size) for path in (study, *study.rglob("*"))}
+
+
+def test_a_study_that_cannot_be_written_is_checked_and_left_as_it_is(study: Path, tmp_path: Path, capsys) -> None:
+    folders = [study, *(path for path in study.rglob("*") if path.is_dir())]
+    before = below(study)
+    for folder in folders:
+        folder.chmod(0o555)
+    try:
+        assert run("check", str(study), "--out", str(tmp_path / "card")) == 0
+        assert below(study) == before  # where the tests' user is root, nothing else would tell
+    finally:
+        for folder in folders:
+            folder.chmod(0o755)
+    assert (tmp_path / "card" / "data_card.json").is_file() and "17 held" in capsys.readouterr().out
+
+
+def test_a_place_that_cannot_be_written_is_told_with_another(study: Path) -> None:
+    (study / "check").write_text("in the way")
+    with pytest.raises(EinthovenError, match="--out"):
+        run("check", str(study))
 
 
 def test_an_error_gives_status_1_and_a_warning_0(study: Path, tmp_path: Path, capsys) -> None:

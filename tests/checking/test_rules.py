@@ -1,6 +1,7 @@
 """Every rule finds what breaks it, and nothing else does; the good study breaks none."""
 
 from collections.abc import Callable
+from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -180,6 +181,20 @@ def ended(value: Any) -> Callable[[list[Any]], list[Any]]:
     return lambda values: [*values[:-1], value]
 
 
+def moved(days: float) -> Callable[[Path], None]:
+    """The last code of a pair, and an event of it, so many days from the recording."""
+
+    def spoil(study: Path) -> None:
+        pair, events = rows_of(schema.PAIRS, study)[0], rows_of(schema.EVENTS, study)
+        codes_of(study, code_days=ended(days))
+        first = next(event for event in events if event["subject_id"] == pair["subject_id"])
+        event = {"code": pair["codes"][-1], "time": pair["time"] + timedelta(days=days)}
+        events.append(dict.fromkeys(first) | {"subject_id": pair["subject_id"]} | event)
+        write_rows(schema.EVENTS, study, sorted(events, key=lambda row: (row["subject_id"], str(row["time"] or ""))))
+
+    return spoil
+
+
 def settings(**changes: Any) -> Callable[[Path], None]:
     def spoil(study: Path) -> None:
         path = stage_manifest(study, "pair")
@@ -226,6 +241,7 @@ BROKEN: list[tuple[str, str, str, Callable[[Path], None]]] = [
     ("references", "events.parquet", "recording_id", point_astray(schema.EVENTS)),
     ("references", "entities.parquet", "note_id",
      rows_changed(schema.ENTITIES, lambda rows: [*rows, rows[0] | {"note_id": "nowhere"}])),
+    ("references", "entities.parquet", "note_id", cell(schema.ENTITIES, 0, subject_id=-1)),
     ("references", "entities.parquet", "end", cell(schema.ENTITIES, 1, end=10**6)),
     ("embeddings", EMBEDDED.path, "recording_id", rows_changed(EMBEDDED, lambda rows: rows[1:])),
     ("embeddings", EMBEDDED.path, "recording_id", cell(EMBEDDED, 0, subject_id=-1)),
@@ -246,9 +262,12 @@ BROKEN: list[tuple[str, str, str, Callable[[Path], None]]] = [
     ("pair-lists", "pairs.parquet", "note_ids", cell(schema.PAIRS, 0, note_ids=[])),
     ("pair-lists", "pairs.parquet", "entity_note_ids", cell(schema.PAIRS, 0, entity_text="x", entity_note_ids=[])),
     ("own-chart", "pairs.parquet", "codes", listed(codes=ended("DIAGNOSIS//X"))),
+    ("own-chart", "pairs.parquet", "codes", listed(codes=lambda codes: ["GENDER//Y", *codes[1:]])),
+    ("own-chart", "pairs.parquet", "codes", listed(code_days=lambda days: [*days[:-1], days[-1] + 5 / 86_400])),
+    ("own-chart", "pairs.parquet", "codes", listed(code_days=lambda days: [*days[:-1], days[-1] - 5 / 86_400])),
     ("own-chart", "pairs.parquet", "note_ids", cell(schema.PAIRS, 0, text="x", note_ids=["nowhere"])),
-    ("windows", "pairs.parquet", "code_days", listed(code_days=ended(365.1))),
-    ("windows", "pairs.parquet", "code_days", listed(code_days=ended(-365.1))),
+    ("windows", "pairs.parquet", "code_days", moved(365.1)),
+    ("windows", "pairs.parquet", "code_days", moved(-365.1)),
     ("windows", "pairs.parquet", "code_days", listed(code_days=ended(float("nan")))),
     ("windows", "pairs.parquet", "code_days", settings(codes_after=0)),  # the recording's own findings, at day 0
     ("windows", "pairs.parquet", "note_ids", settings(notes_after=0)),  # its own report

@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from einthoven import schema
-from einthoven.checking.cells import HIDDEN, SMALL, SMALL_CELL, hide, share
 from einthoven.checking.scan import scan
 from einthoven.checking.tables import Tables
 from einthoven.checking.windows import windows
@@ -58,22 +57,6 @@ def test_mentions_are_in_runs_of_their_note(keys, batch) -> None:
     steps = list(pairwise(keys))
     assert found.runs == bool(keys) + sum(above[0] != below[0] for above, below in steps)
     assert found.disorder.count == sum(above[0] == below[0] and below[1] < above[1] for above, below in steps)
-
-
-@given(st.lists(st.integers(0, 40), max_size=6))
-def test_no_small_count_can_be_read_or_subtracted(counts: list[int]) -> None:
-    shown = hide(counts)
-    assert all(cell == count for cell, count in zip(shown, counts, strict=True) if isinstance(cell, int))
-    assert all(cell == SMALL for cell, count in zip(shown, counts, strict=True) if 0 < count < SMALL_CELL)
-    assert not any(0 < cell < SMALL_CELL for cell in shown if isinstance(cell, int))
-    unknown = [count for cell, count in zip(shown, counts, strict=True) if not isinstance(cell, int)]
-    assert len(unknown) != 1 or sum(counts) < SMALL_CELL  # then the sum itself is not told
-    assert shown.count(HIDDEN) <= 1
-
-
-def test_a_share_is_told_where_both_are() -> None:
-    assert share(20, 80) == 0.25
-    assert share(SMALL, 80) is None and share(20, HIDDEN) is None and share(0, 0) is None
 
 
 DAY = 86_400

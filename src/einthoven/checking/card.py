@@ -1,13 +1,17 @@
 """What is in a study, in numbers that may leave the hospital: the data card."""
 
+import math
 from collections import Counter
+from collections.abc import Sequence
 from importlib.metadata import version
+from pathlib import PureWindowsPath
 from typing import Any, Final
 
 from einthoven import schema
-from einthoven.checking.cells import SMALL_CELL, Cell, hide, share
+from einthoven.checking.cells import HIDDEN, SMALL, SMALL_CELL, Cell, hide, part_of, share, with_sum
 from einthoven.checking.findings import Verdict
 from einthoven.checking.histograms import histograms
+from einthoven.checking.rules import quoted
 from einthoven.checking.tables import ERROR, NOTE, WARNING, Tables
 from einthoven.checking.windows import pairing
 from einthoven.pairing.splits import split_of
@@ -43,7 +47,7 @@ def make_card(tables: Tables, verdicts: list[Verdict], command: str) -> dict[str
         "findings": {grade: _findings(verdicts, grade) for grade in (ERROR, WARNING, NOTE)},
         "rules": dict(Counter(verdict.state for verdict in verdicts)),
         "not_made": [name for name in ("entities", "pairs", "embeddings") if name not in there],
-        "totals": {name: tables.scans[name].rows for name in ("events", "notes", "entities") if name in there},
+        "totals": _totals(tables),
         "counts": _counts(tables) if "recordings" in there else None,
         "splits": _splits(tables) if "recordings" in there else None,
         "dates": {name: _dates(tables, name) for name in ("recordings", "events", "notes") if name in there},
@@ -53,7 +57,7 @@ def make_card(tables: Tables, verdicts: list[Verdict], command: str) -> dict[str
         "codes": _top_codes(tables) if {"codes", "pairs"} <= there else None,
         "quality": _quality(tables) if "recordings" in there else None,
         "excluded": _excluded(tables) if "excluded" in there else None,
-        "pairing": (paired.get("config") or {}) if paired else None,
+        "pairing": _without_paths(paired.get("config") or {}) if paired else None,
         "tokens": _tokens((paired.get("counts") or {}).get("tokens") or {}) if paired else None,
     }
 
@@ -65,20 +69,56 @@ def _findings(verdicts: list[Verdict], grade: str) -> int:
     return sum(finding.severity == grade for verdict in verdicts for finding in verdict.findings)
 
 
+PATHS: Final = {"lexicon": "own lexicon", "pretrained": None}
+"""Settings that may be a path of the machine, and what is shown in their place; None: the last part of it."""
+
+
+def _without_paths(config: dict[str, Any]) -> dict[str, Any]:
+    shown = {}
+    for name, value in config.items():
+        if isinstance(value, dict):
+            value = _without_paths(value)
+        elif isinstance(value, str) and name in PATHS:
+            value = PATHS[name] or PureWindowsPath(value).name  # which knows both kinds of slash
+        shown[name] = value
+    return shown
+
+
+def _totals(tables: Tables) -> dict[str, Cell]:
+    """Rows of the tables. Notes are counted by kind as well, so their sum is told only where every kind's is."""
+    totals = {name: tables.scans[name].rows for name in ("events", "notes", "entities") if name in tables.there}
+    cells: dict[str, Cell] = {name: hide([count])[0] for name, count in totals.items()}
+    if isinstance(cells.get("notes"), int):
+        kinds = [count for (count,) in tables.ask("SELECT count(*) FROM notes GROUP BY kind")]
+        cells["notes"] = HIDDEN if SMALL in hide(kinds) else cells["notes"]
+    return cells
+
+
 def _tokens(counted: dict[str, Any]) -> dict[str, Any]:
-    """The statistics that pairing left in its manifest, with small counts hidden."""
-    return {
-        name: found | {"with_text": hide([found.get("with_text") or 0])[0]} if isinstance(found, dict) else found
-        for name, found in counted.items()
+    """The statistics that pairing left in its manifest, none of them of fewer than 11 pairs."""
+    sample = counted.get("sample") or 0
+    shown = {name: value for name, value in counted.items() if not isinstance(value, dict)}
+    shown |= {"sample": hide([sample])[0]} if "sample" in counted else {}
+    return shown | {name: _lengths(value, sample) for name, value in counted.items() if isinstance(value, dict)}
+
+
+def _lengths(found: dict[str, Any], sample: int) -> dict[str, Any]:
+    """The last digit of notes per pair stands for at least 11 notes of the sample."""
+    texts = found.get("with_text") or 0
+    lengths: dict[str, Any] = {
+        name: found[name] for name in ("mean", "median", "p95") if name in found and texts >= SMALL_CELL
     }
+    digits = min(3, math.floor(math.log10(sample / SMALL_CELL))) if sample >= SMALL_CELL else None
+    means = found.get("notes") or {}
+    notes = {} if digits is None else {kind: round(mean, digits) for kind, mean in means.items()}
+    return {"with_text": part_of([texts], [sample])[0], **lengths, "notes": notes}
 
 
-def _row(name: str, by_split: dict[str, int], of: list[Cell] | None = None) -> dict[str, Any]:
-    """A row of counts for each split and their sum, and the shares of another row's."""
-    counts = [by_split.get(split, 0) for split in schema.SPLITS]
-    cells = [*hide(counts), *hide([sum(counts)])]
-    shares = [share(cell, whole) for cell, whole in zip(cells, of, strict=True)] if of else [None] * len(cells)
-    return {"name": name, "cells": cells, "shares": shares}
+def _row(name: str, counts: Sequence[int], *wholes: Sequence[int], shares: bool = True) -> dict[str, Any]:
+    """A row of counts for each split and their sum, parts of those of other rows; shares are of the first of these."""
+    cells = part_of(counts, *wholes)
+    of = with_sum(wholes[0]) if wholes and shares else [0] * len(cells)
+    return {"name": name, "cells": cells, "shares": [share(*both) for both in zip(cells, of, strict=True)]}
 
 
 def _counts(tables: Tables) -> list[dict[str, Any]]:
@@ -86,62 +126,67 @@ def _counts(tables: Tables) -> list[dict[str, Any]]:
     wanted = {"patients": "count(DISTINCT subject_id)", "recordings": "count(*)"}
     wanted |= {"with a signal": 'count("row")', "with a time": "count(time)"}
     by_split = _by_split(tables, "recordings", wanted)
-    first = [_row(name, by_split[name]) for name in ("patients", "recordings")]
-    of = first[1]["cells"]
-    rows = [*first, *(_row(name, by_split[name], of) for name in ("with a signal", "with a time"))]
+    recordings, timed = by_split["recordings"], by_split["with a time"]
+    rows = [_row("patients", by_split["patients"], recordings, shares=False), _row("recordings", recordings)]
+    rows += [_row(name, by_split[name], recordings) for name in ("with a signal", "with a time")]
     if "pairs" not in tables.there:
         return rows
-    covered = _by_split(tables, "pairs", _coverage(tables))
-    rows += [_row(name, covered[name], of) for name in covered]
-    return rows + ([_row(name, found, of) for name, found in _texts(tables)] if "notes" in tables.there else [])
-
-
-def _coverage(tables: Tables) -> dict[str, str]:
     kinds = [*pairing(tables).code_kinds] if "pair" in tables.manifests else [*WHOLE, "finding"]
-    wanted = {f"with a {kind} code": f"count(*) FILTER (list_contains(code_kinds, '{_plain(kind)}'))" for kind in kinds}
-    whole = ", ".join(f"'{kind}'" for kind in WHOLE)
-    wanted[f"with {', '.join(WHOLE)} codes, all"] = f"count(*) FILTER (list_has_all(code_kinds, [{whole}]))"
-    return wanted | {"with an entity text": "count(entity_text)", "with a text": "count(text)"}
+    covered = _by_split(tables, "pairs", {kind: _having(kind) for kind in kinds} | {_ALL: _having(*WHOLE)} | _TEXTS)
+    whole, texts = covered.pop(_ALL), {name: covered.pop(name) for name in _TEXTS}
+    rows += [_row(f"with a {kind} code", counts, recordings, timed) for kind, counts in covered.items()]
+    rows.append(_row(_ALL, whole, recordings, *(covered[kind] for kind in WHOLE if kind in covered)))
+    rows += [_row(name, counts, recordings) for name, counts in texts.items()]
+    of_kinds = _texts(tables) if "notes" in tables.there else {}
+    return rows + [_row(name, counts, recordings, texts["with a text"]) for name, counts in of_kinds.items()]
 
 
-def _plain(text: str) -> str:
-    return text.replace("'", "''")
+def _having(*kinds: str) -> str:
+    return f"count(*) FILTER (list_has_all(code_kinds, [{', '.join(map(quoted, kinds))}]))"
 
 
-def _by_split(tables: Tables, view: str, wanted: dict[str, str]) -> dict[str, dict[str, int]]:
+_ALL: Final = f"with {', '.join(WHOLE)} codes, all"
+_TEXTS: Final = {"with an entity text": "count(entity_text)", "with a text": "count(text)"}
+
+
+def _by_split(tables: Tables, view: str, wanted: dict[str, str]) -> dict[str, list[int]]:
+    """Of each wanted count those of the splits, in the order of the schema."""
     rows = tables.ask(f"SELECT split, {', '.join(wanted.values())} FROM {view} GROUP BY split")
-    return {name: {row[0]: row[place] for row in rows} for place, name in enumerate(wanted, start=1)}
+    found = {row[0]: row[1:] for row in rows}
+    nothing = [0] * len(wanted)
+    return {name: [found.get(s, nothing)[place] for s in schema.SPLITS] for place, name in enumerate(wanted)}
 
 
-def _texts(tables: Tables) -> list[tuple[str, dict[str, int]]]:
+def _texts(tables: Tables) -> dict[str, list[int]]:
     """The pairs whose text holds a note of each kind, by split."""
     listed = "(SELECT recording_id, split, unnest(note_ids) AS note_id FROM pairs)"
     rows = tables.ask(
         f"SELECT kind, split, count(DISTINCT p.recording_id) FROM {listed} p "
         "JOIN (SELECT note_id, kind FROM notes) USING (note_id) GROUP BY kind, split"
     )
-    return [
-        (f"with a text of {kind} notes", {split: count for k, split, count in rows if k == kind})
+    found = {(kind, split): count for kind, split, count in rows}
+    return {
+        f"with a text of {kind} notes": [found.get((kind, split), 0) for split in schema.SPLITS]
         for kind in schema.NOTE_KINDS
         if any(row[0] == kind for row in rows)
-    ]
+    }
 
 
 def _splits(tables: Tables) -> dict[str, Any]:
     """Whether the splits are those of the patient's hash, or the source's own."""
     rows = tables.ask("SELECT subject_id, min(split) FROM recordings GROUP BY subject_id")
     unlike = sum(split_of(subject) != split for subject, split in rows)
-    return {"by": "source" if unlike else "hash", "unlike_hash": hide([unlike])[0]}
+    return {"by": "source" if unlike else "hash", "unlike_hash": part_of([unlike], [len(rows)])[0]}
 
 
 def _dates(tables: Tables, name: str) -> dict[str, Any]:
     """The first and the last month, and how many rows have no time. Births are no contact with the hospital."""
     births = " WHERE code <> 'MEDS_BIRTH'" if name == "events" else ""
     month = "strftime({0}(time), '%Y-%m')"
-    ((first, last, undated),) = tables.ask(
-        f"SELECT {month.format('min')}, {month.format('max')}, count(*) - count(time) FROM {name}{births}"
+    ((first, last, undated, rows),) = tables.ask(
+        f"SELECT {month.format('min')}, {month.format('max')}, count(*) - count(time), count(*) FROM {name}{births}"
     )
-    return {"first": first, "last": last, "undated": hide([undated])[0]}
+    return {"first": first, "last": last, "undated": part_of([undated], [rows])[0]}
 
 
 def _notes(tables: Tables) -> list[dict[str, Any]]:
@@ -153,23 +198,24 @@ def _notes(tables: Tables) -> list[dict[str, Any]]:
         found = {split: count for k, split, count in rows if k == kind}
         if found:
             counts = [found.get(split, 0) for split in (*schema.SPLITS, None)]
-            table.append({"name": kind, "cells": [*hide(counts), *hide([sum(counts)])]})
+            table.append({"name": kind, "cells": with_sum(counts)})
     return table
 
 
 def _top_codes(tables: Tables) -> list[dict[str, Any]]:
-    """The codes that most patients have in their pairs."""
+    """The codes that most patients have in their pairs; none of fewer than 11, since a code may be a free text."""
     listed = "(SELECT subject_id, unnest(codes) AS code, unnest(code_kinds) AS kind FROM pairs)"
+    ((everybody,),) = tables.ask("SELECT count(DISTINCT subject_id) FROM pairs")
     rows = tables.ask(
         "SELECT code, kind, patients, description FROM "
         f"(SELECT code, min(kind) AS kind, count(DISTINCT subject_id) AS patients FROM {listed} GROUP BY code "
-        f"ORDER BY patients DESC, code LIMIT {TOP_CODES}) "
+        f"HAVING patients >= {SMALL_CELL} ORDER BY patients DESC, code LIMIT {TOP_CODES}) "
         "LEFT JOIN (SELECT code, min(description) AS description FROM codes GROUP BY code) USING (code) "
         "ORDER BY patients DESC, code"
     )
     return [
-        {"code": code, "kind": kind, "patients": hide([patients])[0], "description": description}
-        for code, kind, patients, description in rows
+        {"code": code, "kind": kind, "patients": part_of([count], [everybody])[0], "description": description}
+        for code, kind, count, description in rows
     ]
 
 
@@ -182,11 +228,15 @@ def _quality(tables: Tables) -> list[dict[str, Any]]:
         "SELECT split_part(flag, ':', 1), count(DISTINCT place) FROM "
         "(SELECT place, unnest(quality) AS flag FROM recordings) GROUP BY 1 ORDER BY 2 DESC, 1"
     )
-    found = [("none", clean), *rows]
-    cells = [hide([count])[0] for _, count in found]
+    found = {"none": clean} | dict(rows)
+    alone = hide([*found.values()])  # flags that never come together add up to the recordings
+    told = [
+        HIDDEN if cell == HIDDEN else part_of([count], [signals])[0]
+        for count, cell in zip(found.values(), alone, strict=True)
+    ]
     return [
         {"flag": flag, "recordings": cell, "share": share(cell, signals)}
-        for (flag, _), cell in zip(found, cells, strict=True)
+        for flag, cell in zip(found, told, strict=True)
     ]
 
 

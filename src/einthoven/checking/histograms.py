@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from einthoven.checking.cells import Cell, hide
+from einthoven.checking.cells import SMALL_CELL, Cell, hide, part_of
 from einthoven.checking.tables import Tables
 from einthoven.checking.windows import pairing
 
@@ -54,26 +54,37 @@ def _filled(rows: Sequence[tuple[Any, ...]], bins: int) -> list[int]:
 
 
 def _recordings_per_patient(tables: Tables) -> Histogram:
+    """Bins from the first small one on are one: two sums of them are told, of patients and of their recordings."""
     patients = "(SELECT count(*) AS n FROM recordings GROUP BY subject_id)"
-    rows = tables.ask(f"SELECT least(n, {MOST}) - 1, count(*) FROM {patients} GROUP BY 1")
+    rows = tables.ask(f"SELECT least(n, {MOST}) - 1, count(*), sum(n) FROM {patients} GROUP BY 1")
+    counts = _filled([row[:2] for row in rows], MOST)
     bins = [*map(str, range(1, MOST)), f"{MOST}+"]
-    return Histogram("Recordings per patient", "recordings", "patients", bins, {"patients": hide(_filled(rows, MOST))})
+    last = next((place for place, count in enumerate(counts) if 0 < count < SMALL_CELL), MOST - 1)
+    while last and 0 < sum(counts[last:]) < SMALL_CELL:
+        last -= 1
+    counts, bins = [*counts[:last], sum(counts[last:])], [*bins[:last], f"{last + 1}+"]
+    recordings = sum(row[2] for row in rows)
+    cells = [part_of([count], [recordings])[0] for count in counts]
+    return Histogram("Recordings per patient", "recordings", "patients", bins, {"patients": cells})
 
 
 def _ages(tables: Tables) -> Histogram:
     """Patients by their age at their first recording; what is not stated has a bin and a series of its own."""
-    first = "min(age) FILTER (isfinite(age)) AS age, min(sex) AS sex"
+    first = "min(age) FILTER (isfinite(age)) AS age, min(sex) AS sex, count(*) AS recordings"
     rows = tables.ask(
-        "SELECT coalesce(sex, 'not stated'), coalesce(greatest(least(floor(age / 10), $1), 0), $1 + 1), count(*) "
-        f"FROM (SELECT {first} FROM recordings GROUP BY subject_id) GROUP BY 1, 2",
+        "SELECT coalesce(sex, 'not stated'), coalesce(greatest(least(floor(age / 10), $1), 0), $1 + 1), count(*), "
+        f"sum(recordings) FROM (SELECT {first} FROM recordings GROUP BY subject_id) GROUP BY 1, 2",
         [OLDEST],
     )
     bins = [*(f"{10 * decade}–{10 * decade + 9}" for decade in range(OLDEST)), f"{10 * OLDEST}+", "unknown"]
-    series = {
-        sex: hide(_filled([row[1:] for row in rows if row[0] == sex], len(bins)))
+    found = {
+        sex: _filled([row[1:3] for row in rows if row[0] == sex], len(bins))
         for sex in ("female", "male", "not stated")
         if any(row[0] == sex for row in rows)
     }
+    again = sum(row[3] - row[2] for row in rows)  # recordings after the first: with all patients these are all told
+    cells = hide([again, *(count for counts in found.values() for count in counts)])[1:]
+    series = {sex: cells[len(bins) * place : len(bins) * (place + 1)] for place, sex in enumerate(found)}
     return Histogram("Age at the first recording, by sex", "years", "patients", bins, series)
 
 

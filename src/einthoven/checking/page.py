@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, Final
 
 import numpy as np
@@ -13,6 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from einthoven import schema
 from einthoven.checking.card import ARTICLE_TOKENS
 from einthoven.checking.cells import SMALL_CELL, Cell
+from einthoven.errors import EinthovenError
 from einthoven.pages import INK, SERIES_COLOURS, figure, render
 from einthoven.study import atomic, write_json
 
@@ -25,6 +27,16 @@ SIZE: Final = (5.2, 3.6)
 """Inches of a figure: small, so that its letters can be read where a phone scales it down."""
 FILLS: Final = (1.0, 0.4, 0.1)
 DASHES: Final = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
+
+
+def refuse_unwritable(out: Path) -> None:
+    """Make directory `out` and try to write into it: a study on a medium that is only read has its card elsewhere."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise EinthovenError(f"{out} cannot be written ({error.strerror}): name a directory with --out.") from None
 
 
 def write_card(out: Path, card: dict[str, Any]) -> None:

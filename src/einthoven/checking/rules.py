@@ -132,7 +132,7 @@ def order(tables: Tables) -> list[Finding]:
 REFERENCES: Final = (
     ("events", "recording_id", "recordings", "recording_id, subject_id", "a recording of the same patient"),
     ("notes", "recording_id", "recordings", "recording_id, subject_id", "a recording of the same patient"),
-    ("entities", "note_id", "notes", "note_id", "a note of the study"),
+    ("entities", "note_id", "notes", "note_id, subject_id", "a note of the same patient"),
     ("entities_supplied", "note_id", "notes", "note_id", "a note of the study"),
 )
 """View, column, the view it points to, the columns equal in both, what is expected."""
@@ -212,7 +212,8 @@ TABLE_RULES: Final = (
     Rule("values", "Splits, kinds, labels, sexes, ages, leads and rates are such as the schema allows.", (), values),
     Rule("repeated-ids", "Notes, codes, pairs and embeddings have each their own id.", (), repeated_ids),
     Rule("order", "Events, notes, entities and pairs are sorted as the schema says.", (), order),
-    Rule("references", "Events and notes name recordings of their own patient, entities a note.", (), references),
+    Rule("references", "Events and notes name recordings of their own patient, entities notes of theirs.",
+         (), references),
     Rule("stale", "Every table was made of the tables as they are now.", (), stale),
     Rule("embeddings", "Embeddings are of the recordings with a signal, each a unit vector.",
          ("recordings", "embeddings"), embeddings),

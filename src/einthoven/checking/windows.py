@@ -17,7 +17,6 @@ STATIC: Final = "static"
 def pairing(tables: Tables) -> Pairing:
     """The settings that the pairs were made with, from their manifest."""
     config = tables.manifests["pair"].get("config") or {}
-    config = config.get("pairing", config)
     known = {setting.name for setting in dataclasses.fields(Pairing)}
     return from_dict(Pairing, {k: v for k, v in config.items() if k in known}, PAIR_MANIFEST)
 
@@ -59,11 +58,26 @@ def pair_lists(tables: Tables) -> list[Finding]:
     ]
 
 
+_NOT_OF_THE_CHART: Final = f"""
+    WITH entries AS (SELECT place, subject_id, code, day, epoch_us(time) // 1000000 + day * {DAY} AS second FROM
+        (SELECT place, subject_id, time, unnest(codes) AS code, unnest(code_days)::DOUBLE AS day FROM pairs)),
+    dated AS (SELECT *, 1 + abs(day) * {DAY} / 2**24 AS error FROM entries WHERE isfinite(second)),
+    latest AS (SELECT *, second - error AS low, second + error AS high FROM dated WHERE code IS NOT NULL),
+    happened AS (SELECT subject_id, code, epoch_us(time) // 1000000 AS second FROM events WHERE time IS NOT NULL)
+    SELECT place FROM latest p ASOF LEFT JOIN happened e
+        ON p.subject_id = e.subject_id AND p.code = e.code AND p.high >= e.second
+        WHERE e.second IS NULL OR e.second < p.low
+    UNION
+    SELECT place FROM (SELECT * FROM entries WHERE NOT coalesce(isfinite(second), false))
+        ANTI JOIN events USING (subject_id, code)"""
+"""Pairs with a dated code whose patient's last event of it up to then is earlier, or with another code that the patient
+has no event of. A float32 of days errs by 1 in 2**24, 2 s in a year; times count to the second."""
+
+
 def own_chart(tables: Tables) -> list[Finding]:
-    """Every code of a pair is in the events of its patient, every note is one of its patient."""
-    codes = "(SELECT place, subject_id, unnest(codes) AS code FROM pairs)"
-    query = f"SELECT DISTINCT place FROM {codes} ANTI JOIN events USING (subject_id, code)"
-    findings = found(tables, "pairs", "codes", query, "codes that the patient's own events have")
+    """Every code of a pair is in the events of its patient, on its day; every note is one of its patient."""
+    expected = "codes that the patient's own events have, on the days stated"
+    findings = found(tables, "pairs", "codes", _NOT_OF_THE_CHART, expected)
     for column in ("note_ids", "entity_note_ids"):
         notes = f"(SELECT place, subject_id, unnest({column}) AS note_id FROM pairs)"
         query = f"SELECT DISTINCT place FROM {notes} ANTI JOIN notes USING (subject_id, note_id)"
@@ -132,6 +146,7 @@ PAIR_RULES: Final = (
          ("pairs", "recordings"), pairs_of_recordings),
     Rule("pair-lists", "Codes, kinds and days of a pair belong together, texts have their notes.",
          ("pairs",), pair_lists),
-    Rule("own-chart", "A pair holds codes and notes of its own patient only.", ("pairs", "events", "notes"), own_chart),
+    Rule("own-chart", "A pair holds codes and notes of its own patient only, the codes on their days.",
+         ("pairs", "events", "notes"), own_chart),
     Rule("windows", "Nothing in a pair lies outside of its windows.", ("pairs", "notes", PAIR_MANIFEST), windows),
 )  # fmt: skip
