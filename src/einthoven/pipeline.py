@@ -188,7 +188,7 @@ def _read_as_before(config: Entities, study: Path) -> Entities:
     plain = all(getattr(config, name) == getattr(Entities(), name) for name in READING)
     if manifest is None or not plain:
         return config
-    return replace(config, **{name: manifest["config"][name] for name in READING})
+    return replace(config, **{name: manifest["config"].get(name, getattr(config, name)) for name in READING})
 
 
 def export_meds(study: Path, out: Path) -> Outcome:

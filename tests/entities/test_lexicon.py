@@ -65,7 +65,7 @@ def test_what_is_no_text_file_is_told(tmp_path: Path) -> None:
     for path, said in ((tmp_path / "own.tsv", "not UTF-8"), (tmp_path, "directory"), (tmp_path / "no.tsv", "No such")):
         with pytest.raises(EinthovenError, match=said):
             read(path)
-    with pytest.raises(EinthovenError, match="needs a `lexicon`"):
+    with pytest.raises(EinthovenError, match="a lexicon where `replace` is set"):
         load(Entities(replace=True))
 
 

@@ -40,20 +40,20 @@ def model() -> Model:
 @pytest.mark.parametrize("leads", SUBSETS.values(), ids=SUBSETS)
 def test_fewer_leads_are_those_alone(study: Path, model: Model, leads: tuple[str, ...]) -> None:
     store, rows = Store.open(study), np.arange(5)
-    vectors, _ = embed_rows(model, store, rows, silent, leads)
+    vectors = embed_rows(model, store, rows, silent, leads).vectors
     signal = millivolts(store.read(rows))
     alone = model.encode_ecg(signal[:, [LEADS.index(name) for name in leads]], store.sampling_rate, leads)
     assert np.allclose(vectors, alone, atol=1e-5)
-    assert not np.allclose(vectors, embed_rows(model, store, rows, silent)[0], atol=1e-3)
+    assert not np.allclose(vectors, embed_rows(model, store, rows, silent).vectors, atol=1e-3)
 
 
 def test_every_series_is_measured_with_every_subset_and_progress_only_grows(study: Path, model: Model) -> None:
     seen: list[tuple[str, tuple[int, ...]]] = []
     steps: list[int] = []
 
-    def measure(series, vectors, features):
-        seen.append((series, vectors.shape + features.shape))
-        return {"first": float(vectors[0, 0])}
+    def measure(series, found):
+        seen.append((series, found.vectors.shape + found.features.shape))
+        return {"first": float(found.vectors[0, 0])}
 
     encoders = {"model": model, "random_init": model.untrained(1)}
     rows = np.arange(70)

@@ -101,6 +101,7 @@ def _spark(master: str, memory: str | None) -> Iterator[Any]:
         .appName("einthoven pair")
         .config("spark.sql.session.timeZone", "UTC")  # times have no zone; another would shift them
         .config("spark.sql.execution.arrow.pyspark.enabled", "true")
+        .config("spark.sql.execution.arrow.pyspark.fallback.enabled", "false")  # it would warn with a page of Java
         .config("spark.ui.enabled", "false")
         .config("spark.ui.showConsoleProgress", "false")
     )
