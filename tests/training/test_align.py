@@ -9,7 +9,9 @@ from einthoven.batches import Pairs, Texts, epoch_batches
 from einthoven.config import Augmentation, EcgEncoder, Recipe, Space, TextEncoder, Training
 from einthoven.errors import EinthovenError
 from einthoven.model import Model, load
-from einthoven.training.align import Held, align, backward, learning_rate, precision, update_average
+from einthoven.training.align import align, learning_rate, precision, update_average
+from einthoven.training.aligned_pairs import Held
+from einthoven.training.step import backward
 from einthoven.waveforms.strips import from_store
 
 TEXTS = [f"finding number {word}" for word in ("one", "two", "three", "four", "five", "six", "seven", "eight")]

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -45,7 +46,9 @@ class Engine:
 def _translated() -> Iterator[None]:
     """Messages of an engine may quote cells, and Spark's bring a page of Java: neither is passed on."""
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "toPandas attempted Arrow")  # with its page of Java, before it raises
+            yield
     except duckdb.OutOfMemoryException:
         raise EinthovenError("pairing: out of memory or of disk space. Free some, or give more by --memory.") from None
     except Exception as error:

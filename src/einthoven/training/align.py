@@ -1,53 +1,32 @@
 """Contrastive alignment of ECG, codes and text: one linear loop that survives a kill with the same numbers."""
 
 import copy
-import functools
 import json
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from accelerate import Accelerator, PartialState
 from torch import Tensor, nn
 
-from einthoven import schema
-from einthoven.batches import Batch, Codes, Ints, Pairs, Texts, batches_per_epoch, epoch_batches
+from einthoven.batches import Ints, Pairs, batches_per_epoch, epoch_batches
 from einthoven.config import Recipe, Training
-from einthoven.contrast import equal, gather, info_nce, inverse_temperature, sigmoid_loss, word_loss
-from einthoven.encoders.code_records import Records, code_sets, encode_records
-from einthoven.encoders.codes import create as create_codes
-from einthoven.encoders.codes import load as load_codes
 from einthoven.errors import EinthovenError
 from einthoven.evaluation.retrieval import best_ranks
-from einthoven.model import COARSE, FINE, STRIPS, CodePart, Model, load
-from einthoven.spaces import Views
-from einthoven.study import atomic, data_kind, read_manifest, read_table, stage_manifest
-from einthoven.training.caching import Embeddings, backward_in_chunks
+from einthoven.model import Model, load
+from einthoven.study import atomic, data_kind
+from einthoven.training.aligned_pairs import Held, code_kinds, code_part, codes_of, held_of, texts_of, training_pairs
 from einthoven.training.probes import fit_probes_of
-from einthoven.vocabulary import vocabulary as vocabularies
-from einthoven.vocabulary.patients import train_patients
-from einthoven.vocabulary.rules import rules_of
+from einthoven.training.step import backward
 from einthoven.waveforms.rates import at_rate
-from einthoven.waveforms.store import Store
-from einthoven.waveforms.strips import Floats, from_store
-
-
-@dataclass(frozen=True)
-class Held:
-    """The validation pairs that choose the checkpoint."""
-
-    strips: Floats  # [n, s, 12, t] millivolts
-    texts: list[str | None]
-    records: Records | None = None
-    code_sets: Ints | None = None  # [n] equal numbers: the same codes
+from einthoven.waveforms.strips import Floats
 
 
 @dataclass
@@ -77,7 +56,7 @@ def train_on_study(
         wanted = " or ".join(name for name in recipe.space.modalities if name != "ecg")
         raise EinthovenError(f"{study}: {len(train)} training pairs with a signal and {wanted}; at least 2 are needed.")
     torch.manual_seed(recipe.training.seed)
-    codes = _code_part(recipe, study) if "codes" in recipe.space.modalities else None
+    codes = code_part(recipe, study) if "codes" in recipe.space.modalities else None
     texts = sorted(set(train["text"].drop_null().to_pylist()))
     model = Model.create(recipe.ecg, recipe.text, recipe.space, texts, codes)
     model.card = {
@@ -85,17 +64,17 @@ def train_on_study(
         "seed": recipe.training.seed,
         "pairs": len(train),
         "concatenation": recipe.training.concatenation,
-        "code_kinds": _code_kinds(study),
+        "code_kinds": code_kinds(study),
     }
     pairs = Pairs(
         rows=train["row"].to_numpy(),
         subjects=train["subject_id"].to_numpy(),
         read=store.read,
-        texts=None if model.text is None else _texts(model, train["text"].to_pylist(), texts),
-        codes=None if model.codes is None else _codes(model, train),
+        texts=None if model.text is None else texts_of(model, train["text"].to_pylist(), texts),
+        codes=None if model.codes is None else codes_of(model, train),
     )
     validation = table.filter(pc.equal(table["split"], "validation"))
-    held = _held(validation, store, model) if process.is_main_process else None
+    held = held_of(validation, store, model) if process.is_main_process else None
     history = align(recipe, model, pairs, held, workshop, signature, progress)
     first = process.is_main_process
     process.destroy_process_group()  # what follows is the first process's alone
@@ -107,79 +86,9 @@ def train_on_study(
     return {"pairs": len(train), "distinct_texts": len(texts), "history": history, "probes": probes, **best.card}
 
 
-def training_pairs(study: Path, concatenation: str, modalities: Sequence[str]) -> pa.Table:
-    """The pairs with a signal and at least one other modality, by recording, with the age at it.
-
-    `text` is the concatenation asked for.
-    """
-    column = schema.CONCATENATIONS[concatenation]
-    plain = ["recording_id", "subject_id", "split", "row", "codes", "code_kinds", "code_days"]
-    table = read_table(schema.PAIRS, study, [*plain, column]).rename_columns([*plain, "text"])
-    ages = read_table(schema.RECORDINGS, study, ["recording_id", "age"])
-    places = pc.index_in(table["recording_id"], value_set=ages["recording_id"].combine_chunks())
-    table = table.append_column("age", ages["age"].take(places)).sort_by("recording_id")
-    has = {"text": pc.is_valid(table["text"]), "codes": pc.greater(pc.list_value_length(table["codes"]), 0)}
-    other = [has[name] for name in modalities if name in has]
-    return table.filter(pc.and_(pc.is_valid(table["row"]), functools.reduce(pc.or_, other)))
-
-
-def _code_kinds(study: Path) -> dict[str, list[str]]:
-    """The patterns of each kind of code that the pairs were made with."""
-    manifest = read_manifest(stage_manifest(study, "pair"))
-    assert manifest is not None  # `align` refuses a study without pairs
-    return {kind: list(patterns) for kind, patterns in manifest["config"]["code_kinds"].items()}
-
-
-def _code_part(recipe: Recipe, study: Path) -> CodePart:
-    """A pretrained encoder with its vocabulary, or a new one with the vocabulary of the train split."""
-    kinds = list(_code_kinds(study))
-    if recipe.codes.pretrained is not None and (Path(recipe.codes.pretrained) / vocabularies.FILE).exists():
-        masked, vocabulary, _ = load_codes(Path(recipe.codes.pretrained), kinds=kinds)
-        return CodePart(masked.encoder, vocabulary)
-    rules = rules_of(recipe.vocabulary, read_table(schema.CODES, study))
-    vocabulary = vocabularies.build(train_patients(study), recipe.vocabulary.floor, rules)
-    return CodePart(create_codes(recipe.codes, vocabulary, kinds), vocabulary)
-
-
-def _texts(model: Model, of_pair: list[str | None], texts: list[str]) -> Texts:
-    number = {text: i for i, text in enumerate(texts)}
-    missing = any(text is None for text in of_pair)
-    tokens, mask = model.tokenize([*texts, ""] if missing else texts)
-    assert model.tokenizer is not None
-    return Texts(
-        of_pair=np.array([-1 if text is None else number[text] for text in of_pair]),
-        tokens=tokens,
-        mask=mask,
-        mask_token=model.tokenizer.mask_token_id,
-        content=model.content,
-    )
-
-
-def _codes(model: Model, table: pa.Table) -> Codes:
-    assert model.codes is not None
-    return Codes(*_records(model, table), model.codes.config.max_codes)
-
-
-def _records(model: Model, table: pa.Table) -> tuple[Records, Ints]:
-    """The coded records of pairs, and the number of each one's set of codes."""
-    assert model.codes is not None and model.vocabulary is not None
-    ages = table["age"].to_numpy().astype(np.float32)
-    records = encode_records(table, ages, model.vocabulary, model.codes.kinds)
-    return records, code_sets(records)
-
-
 def _processors_only() -> bool:
     """Several processes without a GPU: Accelerate joins them (by gloo) only if it is told so."""
     return "LOCAL_RANK" in os.environ and not torch.cuda.is_available()
-
-
-def _held(table: pa.Table, store: Store, model: Model) -> Held | None:
-    if len(table) < 2:
-        return None
-    block = store.read(table["row"].to_numpy())
-    strips = from_store(block, store.sampling_rate, model.ecg_config.sampling_rate, model.strip_samples, STRIPS)
-    records, sets = (None, None) if model.codes is None else _records(model, table)
-    return Held(strips, table["text"].to_pylist(), records, sets)
 
 
 def precision(wanted: str, device: torch.device) -> str:
@@ -199,56 +108,6 @@ def learning_rate(step: int, steps: int, options: Training) -> float:
     if step < warm:
         return options.learning_rate * (step + 1) / warm
     return options.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
-
-
-def backward(model: Model, wrapped: nn.Module, batch: Batch, options: Training, kind: str) -> Tensor:
-    """Add the gradients of a step to the parameters of `model`, which `wrapped` wraps for DDP; return the loss.
-
-    The contrastive losses over the batches of all ranks, and `options.words` times the prediction of the words. Equal
-    texts and equal sets of codes are positives; other recordings of a patient are neither positive nor negative.
-    """
-    told = None if batch.has_text is None else batch.has_text.sum().clamp(min=1)
-
-    def encode(part: Batch) -> tuple[Embeddings, Tensor | None]:
-        with torch.autocast(part.strip.device.type, torch.bfloat16, enabled=kind == "bf16"):
-            out = wrapped(part.strip, part.tokens, part.mask, part.codes)
-        own = None
-        if out.words is not None and told is not None and part.tokens is not None and part.has_text is not None:
-            own = options.words * word_loss(out.words, part.tokens, model.content, part.has_text / told)
-        views: Views = out.views
-        return (views.ecg_fine, views.codes_fine, views.ecg_coarse, views.codes_coarse, views.text_coarse), own
-
-    def contrast(*views: Tensor | None) -> Tensor:
-        return contrastive_loss(model, Views(*views), batch, options)
-
-    return backward_in_chunks(wrapped, batch.split(options.chunk), encode, contrast)
-
-
-def contrastive_loss(model: Model, views: Views, batch: Batch, options: Training) -> Tensor:
-    """The weighted losses of all spaces. Outside of autocast: bf16 cannot tell such small differences of cosines."""
-    scale, ignored = inverse_temperature(model.log_scale), equal(gather(batch.subject))
-    total = scale.sum() * 0.0
-    for weight, space, left, right, group, present in (
-        (options.fine, FINE, views.ecg_fine, views.codes_fine, batch.code_set, batch.has_codes),
-        (options.coarse, COARSE, views.ecg_coarse, views.text_coarse, batch.text, batch.has_text),
-        (options.codes_text, COARSE, views.codes_coarse, views.text_coarse, batch.text, both(batch)),
-    ):
-        if not weight or left is None or right is None or group is None or present is None:
-            continue
-        groups = gather(group)
-        alone = torch.eye(len(groups), dtype=torch.bool, device=groups.device)
-        positives = equal(groups) if options.multi_positive else alone
-        pair, masks = (gather(left), gather(right), scale[space]), (positives, ignored, gather(present))
-        if options.loss == "sigmoid":
-            total = total + weight * sigmoid_loss(*pair, model.bias[space], *masks)
-        else:
-            total = total + weight * info_nce(*pair, *masks)
-    return total
-
-
-def both(batch: Batch) -> Tensor | None:
-    """The rows that have codes and a text."""
-    return None if batch.has_codes is None or batch.has_text is None else batch.has_codes & batch.has_text
 
 
 def align(

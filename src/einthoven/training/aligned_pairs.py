@@ -1,0 +1,107 @@
+"""From the tables of a study to what the contrastive loop trains on and is validated by."""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from einthoven import schema
+from einthoven.batches import Codes, Ints, Texts
+from einthoven.config import Recipe
+from einthoven.encoders.code_records import Records, code_sets, encode_records
+from einthoven.encoders.codes import create as create_codes
+from einthoven.encoders.codes import load as load_codes
+from einthoven.model import STRIPS, CodePart, Model
+from einthoven.study import read_manifest, read_table, stage_manifest
+from einthoven.vocabulary import vocabulary as vocabularies
+from einthoven.vocabulary.patients import train_patients
+from einthoven.vocabulary.rules import rules_of
+from einthoven.waveforms.store import Store
+from einthoven.waveforms.strips import Floats, from_store
+
+
+@dataclass(frozen=True)
+class Held:
+    """The validation pairs that choose the checkpoint."""
+
+    strips: Floats  # [n, s, 12, t] millivolts
+    texts: list[str | None]
+    records: Records | None = None
+    code_sets: Ints | None = None  # [n] equal numbers: the same codes
+
+
+def training_pairs(study: Path, concatenation: str, modalities: Sequence[str]) -> pa.Table:
+    """The pairs with a signal and at least one other modality, by recording, with the age at it.
+
+    `text` is the concatenation asked for.
+    """
+    column = schema.CONCATENATIONS[concatenation]
+    plain = ["recording_id", "subject_id", "split", "row", "codes", "code_kinds", "code_days"]
+    table = read_table(schema.PAIRS, study, [*plain, column]).rename_columns([*plain, "text"])
+    ages = read_table(schema.RECORDINGS, study, ["recording_id", "age"])
+    places = pc.index_in(table["recording_id"], value_set=ages["recording_id"].combine_chunks())
+    table = table.append_column("age", ages["age"].take(places)).sort_by("recording_id")
+    has = {"text": pc.is_valid(table["text"]), "codes": pc.greater(pc.list_value_length(table["codes"]), 0)}
+    other = [has[name] for name in modalities if name in has]
+    return table.filter(pc.and_(pc.is_valid(table["row"]), functools.reduce(pc.or_, other)))
+
+
+def code_kinds(study: Path) -> dict[str, list[str]]:
+    """The patterns of each kind of code that the pairs were made with."""
+    manifest = read_manifest(stage_manifest(study, "pair"))
+    assert manifest is not None  # `align` refuses a study without pairs
+    return {kind: list(patterns) for kind, patterns in manifest["config"]["code_kinds"].items()}
+
+
+def code_part(recipe: Recipe, study: Path) -> CodePart:
+    """A pretrained encoder with its vocabulary, or a new one with the vocabulary of the train split."""
+    kinds = list(code_kinds(study))
+    if recipe.codes.pretrained is not None and (Path(recipe.codes.pretrained) / vocabularies.FILE).exists():
+        masked, vocabulary, _ = load_codes(Path(recipe.codes.pretrained), kinds=kinds)
+        return CodePart(masked.encoder, vocabulary)
+    rules = rules_of(recipe.vocabulary, read_table(schema.CODES, study))
+    vocabulary = vocabularies.build(train_patients(study), recipe.vocabulary.floor, rules)
+    return CodePart(create_codes(recipe.codes, vocabulary, kinds), vocabulary)
+
+
+def texts_of(model: Model, of_pair: list[str | None], texts: list[str]) -> Texts:
+    """The distinct texts as tokens, and which of them each pair has."""
+    number = {text: i for i, text in enumerate(texts)}
+    missing = any(text is None for text in of_pair)
+    tokens, mask = model.tokenize([*texts, ""] if missing else texts)
+    assert model.tokenizer is not None
+    return Texts(
+        of_pair=np.array([-1 if text is None else number[text] for text in of_pair]),
+        tokens=tokens,
+        mask=mask,
+        mask_token=model.tokenizer.mask_token_id,
+        content=model.content,
+    )
+
+
+def codes_of(model: Model, table: pa.Table) -> Codes:
+    """The coded records of pairs, as the model's encoder takes them."""
+    assert model.codes is not None
+    return Codes(*records_of(model, table), model.codes.config.max_codes)
+
+
+def records_of(model: Model, table: pa.Table) -> tuple[Records, Ints]:
+    """The coded records of pairs, and the number of each one's set of codes."""
+    assert model.codes is not None and model.vocabulary is not None
+    ages = table["age"].to_numpy().astype(np.float32)
+    records = encode_records(table, ages, model.vocabulary, model.codes.kinds)
+    return records, code_sets(records)
+
+
+def held_of(table: pa.Table, store: Store, model: Model) -> Held | None:
+    """The validation pairs; None where there are fewer than two."""
+    if len(table) < 2:
+        return None
+    block = store.read(table["row"].to_numpy())
+    strips = from_store(block, store.sampling_rate, model.ecg_config.sampling_rate, model.strip_samples, STRIPS)
+    records, sets = (None, None) if model.codes is None else records_of(model, table)
+    return Held(strips, table["text"].to_pylist(), records, sets)
