@@ -21,7 +21,8 @@ from einthoven.evaluation.leads import measure_subsets
 from einthoven.evaluation.retrieval import all_ranks, retrieval
 from einthoven.evaluation.transfer import probe_metrics
 from einthoven.evaluation.zeroshot import PROMPTS, REFERENCE, prompt_scores, zero_shot
-from einthoven.model import Model, load
+from einthoven.model import Model
+from einthoven.model_directory import load
 from einthoven.search.query import findings
 from einthoven.study import data_kind, read_manifest, read_table, stage_manifest
 from einthoven.training.probes import FILE, load_probes
