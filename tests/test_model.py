@@ -8,7 +8,8 @@ import torch
 import einthoven
 from einthoven.config import EcgEncoder, Space, TextEncoder
 from einthoven.errors import EinthovenError
-from einthoven.model import Model, load
+from einthoven.model import Model
+from einthoven.model_directory import load
 from einthoven.schema import LEADS
 
 ECG = EcgEncoder(width=8, blocks=(1, 1))

@@ -72,6 +72,7 @@ def test_run_leaves_everything_it_promises(study: Path, capsys) -> None:
         assert set(metrics[series]["probe"]["fractions"]) == {"0.01", "0.1", "1"}
     page = (study / "report" / "report.html").read_text()
     assert "simulated" in page and "not a medical device" in page.lower() and "<svg" in page
+    assert metrics["tokens"]["entity"]["mean"] > 0 and "<h2>Texts</h2>" in page and ">354<" in page
     assert "http://" not in page.replace("http://www.w3.org", "")
 
 

@@ -12,7 +12,7 @@ from einthoven.errors import EinthovenError as EinthovenError
 
 if TYPE_CHECKING:
     from einthoven.model import Model as Model
-    from einthoven.model import load as load
+    from einthoven.model_directory import load as load
 
 __all__ = ["EinthovenError", "Model", "load"]
 
@@ -20,7 +20,7 @@ __all__ = ["EinthovenError", "Model", "load"]
 def __getattr__(name: str) -> Any:
     # lazy, so that `einthoven --help` and the stages above the pairs line do not pay for torch
     if name in ("Model", "load"):
-        from einthoven import model
+        from einthoven import model_directory
 
-        return getattr(model, name)
+        return getattr(model_directory, name)
     raise AttributeError(f"module 'einthoven' has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""The model: encoders and heads as one class, and the directory it is saved in."""
+"""The model: encoders and heads as one class."""
 
 import json
 import math
@@ -11,8 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from einthoven import schema
@@ -140,9 +139,9 @@ class Model(nn.Module):
             text = codes = None
             if self.text is not None and self.text_config is not None:
                 body: Any = self.text.body
-                text = TextPart(self.text_config, _body(body.config), self.tokenizer)
+                text = TextPart(self.text_config, text_body(body.config), self.tokenizer)
             if self.codes is not None and self.vocabulary is not None:
-                codes = CodePart(_rebuilt(_described(self.codes)), self.vocabulary)
+                codes = CodePart(rebuilt(described(self.codes)), self.vocabulary)
             fresh = Model(self.ecg_config, self.space_config, text, codes, self.card)
         return fresh.to(self.device).eval()
 
@@ -304,7 +303,7 @@ class Model(nn.Module):
             text_body: Any = self.text.body
             config["text"] = {"encoder": to_dict(self.text_config), "body": text_body.config.to_dict()}
         if self.codes is not None and self.vocabulary is not None:
-            config["codes"] = _described(self.codes) | {"vocabulary": self.vocabulary.digest}
+            config["codes"] = described(self.codes) | {"vocabulary": self.vocabulary.digest}
         with atomic(Path(directory)) as temporary:
             temporary.mkdir()
             (temporary / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True, default=str) + "\n")
@@ -316,63 +315,18 @@ class Model(nn.Module):
                 self.vocabulary.save(temporary / vocabularies.FILE)
 
 
-def load(directory: Path | str, device: str | torch.device | None = None) -> Model:
-    """Load a model directory, onto a GPU if there is one and `device` names no other.
-
-    Strict: a missing, unknown or misshapen part is an error. Needs no network.
-    """
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    path = Path(directory)
-    values = _read_config(path)
-    ecg = from_dict(EcgEncoder, values["ecg"], f"{path}/config.json: ecg")
-    space = from_dict(Space, values["space"], f"{path}/config.json: space")
-    text = None if values["text"] is None else _saved_text(values["text"], path)
-    codes = None
-    if values["codes"] is not None:
-        codes = _saved_codes(values["codes"], path)
-    model = Model(ecg, space, text, codes, values["card"])
-    try:
-        model.load_state_dict(load_file(path / "model.safetensors"), strict=True)
-    except FileNotFoundError:
-        raise EinthovenError(f"{path}/model.safetensors is missing: the model directory is incomplete.") from None
-    except (RuntimeError, SafetensorError) as error:
-        first = " ".join(str(error).split())[:300]
-        raise EinthovenError(f"{path}/model.safetensors does not fit config.json: {first}") from None
-    return model.to(device).eval()
-
-
 def _new_text(config: TextEncoder, texts: Sequence[str]) -> TextPart:
     if config.pretrained is None:
         tokenizer = train_tokenizer(texts, config.vocabulary)
-        return TextPart(config, _body(small_bert(config, len(tokenizer))), tokenizer)
+        return TextPart(config, text_body(small_bert(config, len(tokenizer))), tokenizer)
     body, tokenizer = load_pretrained(config)
     if tokenizer.mask_token_id is None or tokenizer.pad_token_id is None:
         raise EinthovenError(f"text encoder {config.pretrained!r} has no mask or no padding token.")
     return TextPart(config, body, tokenizer)
 
 
-def _saved_text(values: dict[str, Any], path: Path) -> TextPart:
-    from transformers import AutoTokenizer
-
-    tokenizer_path = path / "tokenizer"
-    if not (tokenizer_path / "tokenizer.json").exists():
-        raise EinthovenError(f"{tokenizer_path}: no tokenizer.json. The model directory is incomplete; copy it again.")
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(tokenizer_path, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # the tokenizers library raises nothing more precise
-        raise EinthovenError(f"{tokenizer_path} is not a readable tokenizer: {type(error).__name__}.") from None
-    config = from_dict(TextEncoder, values.get("encoder"), f"{path}/config.json: text")
-    body = _body(_body_config(values.get("body"), path))
-    size: int = body.config.vocab_size  # type: ignore[union-attr, assignment]
-    if len(tokenizer) != size and config.pretrained is None:
-        raise EinthovenError(
-            f"{path}: the tokenizer has {len(tokenizer)} entries, the text encoder {size}. "
-            "They belong to different models."
-        )
-    return TextPart(config, body, tokenizer)
-
-
-def _described(encoder: CodeTransformer) -> dict[str, Any]:
+def described(encoder: CodeTransformer) -> dict[str, Any]:
+    """What `rebuilt` makes an encoder of."""
     body: Any = encoder.body
     return {
         "encoder": to_dict(encoder.config),
@@ -381,49 +335,14 @@ def _described(encoder: CodeTransformer) -> dict[str, Any]:
     }
 
 
-def _rebuilt(values: dict[str, Any], where: str = "model") -> CodeTransformer:
-    """An encoder as `_described`, with new weights."""
+def rebuilt(values: dict[str, Any], where: str = "model") -> CodeTransformer:
+    """An encoder of codes as `described`, with new weights."""
     config = from_dict(CodeEncoder, values["encoder"], where)
     return CodeTransformer(config, values["kinds"], body_of(values["body"]))
 
 
-def _saved_codes(values: Any, path: Path) -> CodePart:
-    if not isinstance(values, dict) or set(values) != {"encoder", "kinds", "body", "vocabulary"}:
-        raise EinthovenError(f"{path}/config.json: codes: expected encoder, kinds, body and vocabulary.")
-    vocabulary = vocabularies.load(path / vocabularies.FILE, values["vocabulary"])
-    try:
-        return CodePart(_rebuilt(values, f"{path}/config.json: codes"), vocabulary)
-    except (TypeError, ValueError, KeyError) as error:
-        raise EinthovenError(f"{path}/config.json: codes: body is no known encoder: {type(error).__name__}") from None
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise EinthovenError(
-            f"{path}: no config.json, so not a model directory. `einthoven align` makes one."
-        ) from None
-    except ValueError as error:
-        raise EinthovenError(f"{path}/config.json is not JSON: {error}") from None
-    known = {"ecg", "text", "codes", "space", "card", "format"}
-    if not isinstance(values, dict) or set(values) != known:
-        raise EinthovenError(f"{path}/config.json: expected exactly the keys {', '.join(sorted(known))}.")
-    if values["format"] != FORMAT:
-        raise EinthovenError(f"{path}: model format {values['format']}; this version of einthoven reads {FORMAT}.")
-    return values
-
-
-def _body_config(values: Any, path: Path) -> Any:
-    from transformers import AutoConfig
-
-    try:
-        return AutoConfig.for_model(**values)
-    except (TypeError, ValueError, KeyError) as error:
-        raise EinthovenError(f"{path}/config.json: text: body is no known encoder: {error}") from None
-
-
-def _body(config: Any) -> nn.Module:
+def text_body(config: Any) -> nn.Module:
+    """A Hugging Face encoder with new weights."""
     from transformers import AutoModel
 
     body: nn.Module = AutoModel.from_config(config)

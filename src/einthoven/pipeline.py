@@ -318,7 +318,7 @@ def embed(model_directory: Path, study: Path, progress: Progress = silent) -> Ou
     """Model and waveforms -> embeddings. Does nothing where they are there, so search and evaluate call it too."""
     from einthoven.embed import embed as embed_study
     from einthoven.embed import table_of
-    from einthoven.model import load
+    from einthoven.model_directory import load
 
     kind, table = data_kind(study), table_of(model_directory)
     manifest = table.at(study).with_name("manifest.json")
@@ -341,7 +341,7 @@ def embed(model_directory: Path, study: Path, progress: Progress = silent) -> Ou
 def search(model_directory: Path, study: Path, text: str, top: int, split: str | None = None) -> "list[Hit]":
     """The recordings of a study nearest to a text; embeds the study first where that was not done."""
     from einthoven.embed import table_of
-    from einthoven.model import load
+    from einthoven.model_directory import load
     from einthoven.search.query import search_text
 
     embed(model_directory, study)

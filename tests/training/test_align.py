@@ -8,7 +8,8 @@ import torch
 from einthoven.batches import Pairs, Texts, epoch_batches
 from einthoven.config import Augmentation, EcgEncoder, Recipe, Space, TextEncoder, Training
 from einthoven.errors import EinthovenError
-from einthoven.model import Model, load
+from einthoven.model import Model
+from einthoven.model_directory import load
 from einthoven.training.align import align, learning_rate, precision, update_average
 from einthoven.training.aligned_pairs import Held
 from einthoven.training.step import backward

@@ -21,9 +21,10 @@ from einthoven.evaluation.leads import measure_subsets
 from einthoven.evaluation.retrieval import all_ranks, retrieval
 from einthoven.evaluation.transfer import probe_metrics
 from einthoven.evaluation.zeroshot import PROMPTS, REFERENCE, prompt_scores, zero_shot
-from einthoven.model import Model, load
+from einthoven.model import Model
+from einthoven.model_directory import load
 from einthoven.search.query import findings
-from einthoven.study import data_kind, read_manifest, read_table
+from einthoven.study import data_kind, read_manifest, read_table, stage_manifest
 from einthoven.training.probes import FILE, load_probes
 from einthoven.waveforms.store import Store
 from einthoven.waveforms.strips import millivolts
@@ -76,7 +77,11 @@ def evaluate_model(
         "seed": options.seed,
         "split": split,
         "counts": counts(data, study),
+        "concatenation": model.card.get("concatenation", "report"),
     }
+    paired = read_manifest(stage_manifest(study, "pair")) or {"counts": {}}
+    if paired["counts"].get("tokens"):
+        metrics["tokens"] = paired["counts"]["tokens"]
     figures: dict[str, Any] = {}
     encoders = {"model": model, "random_init": control}
 

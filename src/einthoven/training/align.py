@@ -20,7 +20,8 @@ from einthoven.batches import Ints, Pairs, batches_per_epoch, epoch_batches
 from einthoven.config import Recipe, Training
 from einthoven.errors import EinthovenError
 from einthoven.evaluation.retrieval import best_ranks
-from einthoven.model import Model, load
+from einthoven.model import Model
+from einthoven.model_directory import load
 from einthoven.study import atomic, data_kind
 from einthoven.training.aligned_pairs import Held, code_kinds, code_part, codes_of, held_of, texts_of, training_pairs
 from einthoven.training.probes import fit_probes_of

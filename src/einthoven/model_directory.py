@@ -1,0 +1,96 @@
+"""A model from the directory it was saved in. Strict: what is missing, unknown or misshapen is an error."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from einthoven.config import EcgEncoder, Space, TextEncoder, from_dict
+from einthoven.errors import EinthovenError
+from einthoven.model import FORMAT, CodePart, Model, TextPart, rebuilt, text_body
+from einthoven.vocabulary import vocabulary as vocabularies
+
+
+def load(directory: Path | str, device: str | torch.device | None = None) -> Model:
+    """Load a model directory, onto a GPU if there is one and `device` names no other.
+
+    Strict: a missing, unknown or misshapen part is an error. Needs no network.
+    """
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    path = Path(directory)
+    values = _read_config(path)
+    ecg = from_dict(EcgEncoder, values["ecg"], f"{path}/config.json: ecg")
+    space = from_dict(Space, values["space"], f"{path}/config.json: space")
+    text = None if values["text"] is None else _saved_text(values["text"], path)
+    codes = None
+    if values["codes"] is not None:
+        codes = _saved_codes(values["codes"], path)
+    model = Model(ecg, space, text, codes, values["card"])
+    try:
+        model.load_state_dict(load_file(path / "model.safetensors"), strict=True)
+    except FileNotFoundError:
+        raise EinthovenError(f"{path}/model.safetensors is missing: the model directory is incomplete.") from None
+    except (RuntimeError, SafetensorError) as error:
+        first = " ".join(str(error).split())[:300]
+        raise EinthovenError(f"{path}/model.safetensors does not fit config.json: {first}") from None
+    return model.to(device).eval()
+
+
+def _saved_text(values: dict[str, Any], path: Path) -> TextPart:
+    from transformers import AutoTokenizer
+
+    tokenizer_path = path / "tokenizer"
+    if not (tokenizer_path / "tokenizer.json").exists():
+        raise EinthovenError(f"{tokenizer_path}: no tokenizer.json. The model directory is incomplete; copy it again.")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(tokenizer_path, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # the tokenizers library raises nothing more precise
+        raise EinthovenError(f"{tokenizer_path} is not a readable tokenizer: {type(error).__name__}.") from None
+    config = from_dict(TextEncoder, values.get("encoder"), f"{path}/config.json: text")
+    body = text_body(_body_config(values.get("body"), path))
+    size: int = body.config.vocab_size  # type: ignore[union-attr, assignment]
+    if len(tokenizer) != size and config.pretrained is None:
+        raise EinthovenError(
+            f"{path}: the tokenizer has {len(tokenizer)} entries, the text encoder {size}. "
+            "They belong to different models."
+        )
+    return TextPart(config, body, tokenizer)
+
+
+def _saved_codes(values: Any, path: Path) -> CodePart:
+    if not isinstance(values, dict) or set(values) != {"encoder", "kinds", "body", "vocabulary"}:
+        raise EinthovenError(f"{path}/config.json: codes: expected encoder, kinds, body and vocabulary.")
+    vocabulary = vocabularies.load(path / vocabularies.FILE, values["vocabulary"])
+    try:
+        return CodePart(rebuilt(values, f"{path}/config.json: codes"), vocabulary)
+    except (TypeError, ValueError, KeyError) as error:
+        raise EinthovenError(f"{path}/config.json: codes: body is no known encoder: {type(error).__name__}") from None
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise EinthovenError(
+            f"{path}: no config.json, so not a model directory. `einthoven align` makes one."
+        ) from None
+    except ValueError as error:
+        raise EinthovenError(f"{path}/config.json is not JSON: {error}") from None
+    known = {"ecg", "text", "codes", "space", "card", "format"}
+    if not isinstance(values, dict) or set(values) != known:
+        raise EinthovenError(f"{path}/config.json: expected exactly the keys {', '.join(sorted(known))}.")
+    if values["format"] != FORMAT:
+        raise EinthovenError(f"{path}: model format {values['format']}; this version of einthoven reads {FORMAT}.")
+    return values
+
+
+def _body_config(values: Any, path: Path) -> Any:
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.for_model(**values)
+    except (TypeError, ValueError, KeyError) as error:
+        raise EinthovenError(f"{path}/config.json: text: body is no known encoder: {error}") from None
