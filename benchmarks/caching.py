@@ -21,7 +21,7 @@ import torch
 from einthoven.batches import Batch
 from einthoven.config import load_recipe
 from einthoven.model import Model
-from einthoven.training.align import precision
+from einthoven.training.loop import precision
 from einthoven.training.step import backward
 
 WORDS = ("sinus", "rhythm", "normal", "ecg", "lagetyp", "infarkt", "inferiorer", "vorhofflimmern", "abnorm")

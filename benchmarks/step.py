@@ -19,7 +19,8 @@ import torch
 from einthoven.batches import Pairs, Texts, epoch_batches
 from einthoven.config import load_recipe
 from einthoven.model import Model
-from einthoven.training.align import align, precision
+from einthoven.training.align import align
+from einthoven.training.loop import precision
 from einthoven.training.step import backward
 
 WORDS = ("sinus", "rhythm", "normal", "ecg", "lagetyp", "infarkt", "inferiorer", "vorhofflimmern", "abnorm")

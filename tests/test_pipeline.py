@@ -369,3 +369,14 @@ def test_models_with_codes_train_and_are_measured(
         assert np.abs(model.encode_ecg(signal, 100) @ model.encode_text(["x"])[0]) <= 1.0
     with pytest.raises(EinthovenError, match="of no kind"):
         model.encode_codes([["LAB//1"]])
+
+
+def test_a_changed_table_of_medications_trains_anew(study: Path, recipe: Path, tmp_path: Path) -> None:
+    table, model = tmp_path / "drugs.tsv", tmp_path / "model"
+    table.write_text("name\tingredient\tclass\nwarfarin\twarfarin\tB01AA\n")
+    sections = {"vocabulary.medications": str(table), "space.modalities": '["ecg", "codes"]', "training.epochs": "1"}
+    options = load_recipe(recipe, [f"{name}={value}" for name, value in sections.items()])
+    assert pipeline.align(options, study, model).fresh
+    assert not pipeline.align(options, study, model).fresh
+    table.write_text("name\tingredient\tclass\nwarfarin\tcoumarin\tB01AA\n")
+    assert pipeline.align(options, study, model).fresh

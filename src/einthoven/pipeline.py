@@ -120,6 +120,21 @@ def refuse_other_use(study: Path, source: str) -> None:
         )
 
 
+def outside(study: Path, out: Path, mark: str) -> Path:
+    """`out` as an absolute path; refused where it holds the study, or something without the file `mark`."""
+    out = out.absolute()
+    if study.absolute().is_relative_to(out):
+        raise EinthovenError(f"{out} holds the study itself; name another directory.")
+    refuse_foreign(out, mark)
+    return out
+
+
+def vocabulary_files(recipe: Recipe) -> dict[str, Path]:
+    """The user's tables that decide how a code is told: inputs of what is trained with codes."""
+    named = {"medications": recipe.vocabulary.medications, "icd9": recipe.vocabulary.icd9_table}
+    return {name: Path(file) for name, file in named.items() if file is not None}
+
+
 def check_split(split: str) -> None:
     """Refuse a split that does not exist, before anything is done."""
     if split not in schema.SPLITS:
@@ -196,10 +211,7 @@ def export_meds(study: Path, out: Path) -> Outcome:
     from einthoven.export import meds
 
     data_kind(study)
-    out = out.absolute()
-    if study.absolute().is_relative_to(out):
-        raise EinthovenError(f"{out} holds the study itself; name a directory for the dataset.")
-    refuse_foreign(out, meds.MARK)
+    out = outside(study, out, meds.MARK)
     workshop = out.with_name(out.name + ".exporting")
     with lock(workshop):
         try:
@@ -254,13 +266,12 @@ def align(recipe: Recipe, study: Path, out: Path, progress: Progress = silent) -
     """Pairs and waveforms -> a model directory, with linear probes where the study has labels."""
     data_kind(study)
     refuse_stale_pairs(study)
-    out = out.absolute()
-    if study.absolute().is_relative_to(out):
-        raise EinthovenError(f"--out {out} holds the study itself; name a directory for the model.")
-    refuse_foreign(out, "config.json")
+    out = outside(study, out, "config.json")
     config = {name: part for name, part in to_dict(recipe).items() if name not in ("source", "entities", "pairing")}
     del config["evaluation"]["resamples"], config["evaluation"]["lead_subsets"]  # the probes do not depend on them
     inputs = {"pairs": schema.PAIRS.at(study), "ingest": stage_manifest(study, "ingest")}
+    if "codes" in recipe.space.modalities:
+        inputs |= vocabulary_files(recipe)
     if recipe.codes.pretrained is not None and Path(recipe.codes.pretrained).is_dir():
         inputs["codes"] = Path(recipe.codes.pretrained)
     workshop = out.with_name(out.name + ".training")
@@ -285,16 +296,12 @@ def align(recipe: Recipe, study: Path, out: Path, progress: Progress = silent) -
 def pretrain(recipe: Recipe, study: Path, out: Path, progress: Progress = silent) -> Outcome:
     """Events -> a directory with sEHR-BERT, pretrained on the whole timelines of the train split's patients."""
     data_kind(study)
-    out = out.absolute()
-    if study.absolute().is_relative_to(out):
-        raise EinthovenError(f"--out {out} holds the study itself; name a directory for the encoder.")
-    refuse_foreign(out, "config.json")
+    out = outside(study, out, "config.json")
     tree, pairing = to_dict(recipe), to_dict(recipe.pairing)
     config = {name: tree[name] for name in ("codes", "pretraining", "vocabulary")}
     config["pairing"] = {name: pairing[name] for name in PAIRING_OF_TIMELINES}
     inputs = {table.path: table.at(study) for table in (schema.EVENTS, schema.RECORDINGS, schema.CODES)}
-    for name, file in (("medications", recipe.vocabulary.medications), ("icd9", recipe.vocabulary.icd9_table)):
-        inputs |= {} if file is None else {name: Path(file)}
+    inputs |= vocabulary_files(recipe)
     if recipe.codes.pretrained is not None and Path(recipe.codes.pretrained).is_dir():
         inputs["pretrained"] = Path(recipe.codes.pretrained)
     workshop = out.with_name(out.name + ".training")

@@ -1,11 +1,8 @@
 """Contrastive alignment of ECG, codes and text: one linear loop that survives a kill with the same numbers."""
 
 import copy
-import json
-import math
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,7 +11,7 @@ import numpy as np
 import pyarrow.compute as pc
 import torch
 from accelerate import Accelerator, PartialState
-from torch import Tensor, nn
+from torch import Tensor
 
 from einthoven.batches import Ints, Pairs, batches_per_epoch, epoch_batches
 from einthoven.config import Recipe, Training
@@ -22,25 +19,23 @@ from einthoven.errors import EinthovenError
 from einthoven.evaluation.retrieval import best_ranks
 from einthoven.model import Model
 from einthoven.model_directory import load
-from einthoven.study import atomic, data_kind
+from einthoven.study import data_kind
 from einthoven.training.aligned_pairs import Held, code_kinds, code_part, codes_of, held_of, texts_of, training_pairs
+from einthoven.training.loop import (
+    State,
+    adamw,
+    keep,
+    learning_rate,
+    precision,
+    resume,
+    seed_dropout,
+    set_learning_rate,
+    update_average,
+)
 from einthoven.training.probes import fit_probes_of
 from einthoven.training.step import backward
 from einthoven.waveforms.rates import at_rate
 from einthoven.waveforms.strips import Floats
-
-
-@dataclass
-class State:
-    """All that the loop changes. Saved whole after every epoch, so that a killed run goes on as if it had not been."""
-
-    model: Model
-    average: Model  # exponential moving average of the weights: what is validated and saved
-    optimizer: torch.optim.Optimizer
-    epoch: int
-    step: int
-    best: float
-    history: list[dict[str, float]]
 
 
 def train_on_study(
@@ -92,25 +87,6 @@ def _processors_only() -> bool:
     return "LOCAL_RANK" in os.environ and not torch.cuda.is_available()
 
 
-def precision(wanted: str, device: torch.device) -> str:
-    """ "bf16" where the processor computes in it, else "fp32"."""
-    if wanted in ("bf16", "fp32"):
-        return wanted
-    if wanted != "auto":
-        raise EinthovenError(f"training: precision {wanted!r}; expected auto, bf16 or fp32.")
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
-    return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "fp32"
-
-
-def learning_rate(step: int, steps: int, options: Training) -> float:
-    """Linear warm-up, then a cosine to zero."""
-    warm = max(1, round(options.warmup * steps))
-    if step < warm:
-        return options.learning_rate * (step + 1) / warm
-    return options.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
-
-
 def align(
     recipe: Recipe,
     model: Model,
@@ -129,8 +105,9 @@ def align(
     accelerator = Accelerator(cpu=_processors_only())
     kind = precision(options.precision, accelerator.device)
     model.to(accelerator.device)
-    state = State(model, copy.deepcopy(model).eval().requires_grad_(False), _optimizer(model, options), 0, 0, -1.0, [])
-    resume(workshop, state, signature)
+    optimizer = adamw(model, options.learning_rate, options.weight_decay)
+    state = State(model, copy.deepcopy(model).eval().requires_grad_(False), optimizer, -1.0, 0, 0, [])
+    resume(workshop, state, signature, accelerator.device)
     wrapped, optimizer = accelerator.prepare(state.model, state.optimizer)
     steps = batches_per_epoch(len(pairs), options.batch) * options.epochs
     while state.epoch < options.epochs:
@@ -148,9 +125,8 @@ def align(
             world=accelerator.num_processes,
             ahead=accelerator.device.type != "cpu",
         ):
-            torch.manual_seed(_seed(options.seed, state.step, accelerator.process_index))  # dropout
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(state.step, steps, options)
+            seed_dropout(options.seed, state.step, accelerator.process_index)
+            set_learning_rate(optimizer, learning_rate(state.step, steps, options.learning_rate, options.warmup))
             loss = backward(model, wrapped, batch.to(accelerator.device), options, kind)
             accelerator.clip_grad_norm_(model.parameters(), options.clip_norm)
             optimizer.step()
@@ -164,31 +140,6 @@ def align(
             _close_epoch(state, options, held, workshop, signature, float(torch.stack(losses).mean()))
         accelerator.wait_for_everyone()
     return state.history
-
-
-def _seed(seed: int, step: int, rank: int) -> int:
-    return int(np.random.default_rng([seed, step, rank]).integers(2**31))
-
-
-def _optimizer(model: Model, options: Training) -> torch.optim.Optimizer:
-    # norms, biases and the temperature are not decayed
-    named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-    decayed = [p for _, p in named if p.ndim > 1]
-    free = [p for _, p in named if p.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": options.weight_decay}, {"params": free, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=options.learning_rate, betas=(0.9, 0.98), fused=True)
-
-
-@torch.no_grad()
-def update_average(average: nn.Module, model: nn.Module, decay: float, step: int) -> None:
-    """Exponential moving average of the weights; its memory grows with the steps, so the start is forgotten soon."""
-    decay = min(decay, (1 + step) / (10 + step))
-    means, news = list(average.state_dict().values()), list(model.state_dict().values())
-    smooth = [i for i, mean in enumerate(means) if mean.is_floating_point()]
-    torch._foreach_lerp_([means[i] for i in smooth], [news[i] for i in smooth], 1 - decay)
-    for mean, new in zip(means, news, strict=True):
-        if not mean.is_floating_point():  # counters
-            mean.copy_(new)
 
 
 def validate(model: Model, held: Held) -> float:
@@ -225,7 +176,7 @@ def _rank(ecg: Floats, other: Floats, group: Ints) -> float:
 
 
 def _close_epoch(
-    state: State, options: Training, held: Held | None, workshop: Path, signature: str, loss: float
+    state: State[Model], options: Training, held: Held | None, workshop: Path, signature: str, loss: float
 ) -> None:
     entry = {"epoch": float(state.epoch), "step": float(state.step), "loss": loss}
     last = state.epoch == options.epochs
@@ -237,39 +188,4 @@ def _close_epoch(
         state.best = max(score, state.best)
         state.average.card = {**state.average.card, **entry}
         state.average.save(workshop / "best")
-    save(workshop, state, signature)
-
-
-def save(workshop: Path, state: State, signature: str) -> None:
-    """Write the loop's state: plain tensors and numbers, so that loading it runs no code."""
-    with atomic(workshop / "state.pt") as temporary:
-        torch.save(
-            {
-                "signature": signature,
-                "model": state.model.state_dict(),
-                "average": state.average.state_dict(),
-                "optimizer": state.optimizer.state_dict(),
-                "epoch": state.epoch,
-                "step": state.step,
-                "best": state.best,
-                "history": json.dumps(state.history),
-            },
-            temporary,
-        )
-
-
-def resume(workshop: Path, state: State, signature: str) -> None:
-    """Put the saved state of the same run into `state`, if there is one."""
-    path = workshop / "state.pt"
-    if not path.exists():
-        return
-    saved = torch.load(path, map_location=state.model.device, weights_only=True)
-    if saved["signature"] != signature:
-        raise EinthovenError(
-            f"{workshop} holds an unfinished run of another recipe or study. Finish it with those, or delete it."
-        )
-    state.model.load_state_dict(saved["model"])
-    state.average.load_state_dict(saved["average"])
-    state.optimizer.load_state_dict(saved["optimizer"])
-    state.epoch, state.step, state.best = saved["epoch"], saved["step"], saved["best"]
-    state.history = json.loads(saved["history"])
+    keep(workshop, state, signature)

@@ -1,7 +1,6 @@
 """Masked-code pretraining of sEHR-BERT: one linear loop that survives a kill with the same numbers."""
 
 import copy
-import json
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,12 +13,22 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from einthoven.batches import batches_per_epoch
-from einthoven.config import CodePretraining, Recipe, Training
+from einthoven.config import CodePretraining, Recipe
 from einthoven.encoders.code_records import Floats, Ints, code_batch
 from einthoven.encoders.codes import MaskedCodes, create, load, save
 from einthoven.errors import EinthovenError
-from einthoven.study import atomic, data_kind
-from einthoven.training.align import learning_rate, precision, update_average
+from einthoven.study import data_kind
+from einthoven.training.loop import (
+    State,
+    adamw,
+    keep,
+    learning_rate,
+    precision,
+    resume,
+    seed_dropout,
+    set_learning_rate,
+    update_average,
+)
 from einthoven.training.masking import Question, ask_all, hide_at_random
 from einthoven.training.timelines import Timelines, Windows, read_timelines, sequences, unknown_share
 from einthoven.vocabulary import vocabulary as vocabularies
@@ -30,19 +39,6 @@ Progress = Callable[[int, int, str], None]
 
 HELD = 2000
 """Windows of the validation split that choose the epoch, drawn by the seed: a hospital's would take hours each time."""
-
-
-@dataclass
-class State:
-    """All that the loop changes, as that of training/align.py."""
-
-    model: MaskedCodes
-    average: MaskedCodes
-    optimizer: torch.optim.Optimizer
-    epoch: int
-    step: int
-    best: float
-    history: list[dict[str, float]]
 
 
 def pretrain_on_study(
@@ -95,18 +91,17 @@ def pretrain(
     accelerator = Accelerator()
     kind = precision(options.precision, accelerator.device)
     model.to(accelerator.device)
-    state = State(model, copy.deepcopy(model).eval(), _optimizer(model, options), 0, 0, math.inf, [])
+    optimizer = adamw(model, options.learning_rate, options.weight_decay)
+    state = State(model, copy.deepcopy(model).eval(), optimizer, math.inf, 0, 0, [])
     resume(workshop, state, signature, accelerator.device)
     wrapped, optimizer = accelerator.prepare(state.model, state.optimizer)
     steps = batches_per_epoch(len(windows), options.batch) * options.epochs
-    schedule = Training(learning_rate=options.learning_rate, warmup=options.warmup)
     while state.epoch < options.epochs:
         state.model.train()
         losses: list[Tensor] = []
         for question in epoch_questions(train, options, most, len(vocabulary), state.epoch):
-            torch.manual_seed(int(np.random.default_rng([options.seed, state.step]).integers(2**31)))  # dropout
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(state.step, steps, schedule)
+            seed_dropout(options.seed, state.step)
+            set_learning_rate(optimizer, learning_rate(state.step, steps, options.learning_rate, options.warmup))
             loss = masked_loss(wrapped, question.to(accelerator.device), kind)
             accelerator.backward(loss)
             accelerator.clip_grad_norm_(model.parameters(), options.clip_norm)
@@ -174,17 +169,8 @@ def tell_all(model: MaskedCodes, windows: Windows, max_codes: int, share: float,
     return Told(*(torch.cat(part).numpy() for part in (of, answers, ranks, losses)))
 
 
-def _optimizer(model: nn.Module, options: CodePretraining) -> torch.optim.Optimizer:
-    trained = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": options.weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},  # norms and biases are not decayed
-    ]
-    return torch.optim.AdamW(groups, lr=options.learning_rate, betas=(0.9, 0.98), fused=True)
-
-
 def _close_epoch(
-    state: State,
+    state: State[MaskedCodes],
     options: CodePretraining,
     max_codes: int,
     held: Windows,
@@ -203,27 +189,3 @@ def _close_epoch(
     if score < state.best or (not len(held) and last):
         state.best = min(score, state.best)
         save(state.average, vocabulary, {**card, **entry}, workshop / "best")
-
-
-def keep(workshop: Path, state: State, signature: str) -> None:
-    """Write the loop's state: plain tensors and numbers, so that loading it runs no code."""
-    parts = {name: getattr(state, name).state_dict() for name in ("model", "average", "optimizer")}
-    numbers = {"epoch": state.epoch, "step": state.step, "best": state.best, "history": json.dumps(state.history)}
-    with atomic(workshop / "state.pt") as temporary:
-        torch.save({"signature": signature, **parts, **numbers}, temporary)
-
-
-def resume(workshop: Path, state: State, signature: str, device: torch.device) -> None:
-    """Put the saved state of the same run into `state`, if there is one."""
-    path = workshop / "state.pt"
-    if not path.exists():
-        return
-    saved = torch.load(path, map_location=device, weights_only=True)
-    if saved["signature"] != signature:
-        raise EinthovenError(
-            f"{workshop} holds an unfinished run of another recipe or study. Finish it with those, or delete it."
-        )
-    for name in ("model", "average", "optimizer"):
-        getattr(state, name).load_state_dict(saved[name])
-    state.epoch, state.step, state.best = saved["epoch"], saved["step"], saved["best"]
-    state.history = json.loads(saved["history"])

@@ -1,0 +1,107 @@
+"""What every training loop shares: its state, kept and taken up again; optimiser, schedule, average of the weights."""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import numpy as np
+import torch
+from torch import nn
+
+from einthoven.errors import EinthovenError
+from einthoven.study import atomic
+
+M = TypeVar("M", bound=nn.Module)
+
+
+@dataclass
+class State(Generic[M]):
+    """All that a loop changes. Saved whole after every epoch, so that a killed run goes on as if it had not been."""
+
+    model: M
+    average: M  # exponential moving average of the weights: what is validated and saved
+    optimizer: torch.optim.Optimizer
+    best: float  # the validation score of the epoch that was kept
+    epoch: int
+    step: int
+    history: list[dict[str, float]]
+
+
+def keep(workshop: Path, state: State[M], signature: str) -> None:
+    """Write a loop's state: plain tensors and numbers, so that loading it runs no code."""
+    parts = {name: getattr(state, name).state_dict() for name in ("model", "average", "optimizer")}
+    numbers = {"epoch": state.epoch, "step": state.step, "best": state.best, "history": json.dumps(state.history)}
+    with atomic(workshop / "state.pt") as temporary:
+        torch.save({"signature": signature, **parts, **numbers}, temporary)
+
+
+def resume(workshop: Path, state: State[M], signature: str, device: torch.device) -> None:
+    """Put the saved state of the same run into `state`, if there is one.
+
+    `signature` says what a run depends on: a state with another one is refused.
+    """
+    path = workshop / "state.pt"
+    if not path.exists():
+        return
+    saved = torch.load(path, map_location=device, weights_only=True)
+    if saved["signature"] != signature:
+        raise EinthovenError(
+            f"{workshop} holds an unfinished run of another recipe or study. Finish it with those, or delete it."
+        )
+    for name in ("model", "average", "optimizer"):
+        getattr(state, name).load_state_dict(saved[name])
+    state.epoch, state.step, state.best = saved["epoch"], saved["step"], saved["best"]
+    state.history = json.loads(saved["history"])
+
+
+def precision(wanted: str, device: torch.device) -> str:
+    """ "bf16" where the processor computes in it, else "fp32"."""
+    if wanted in ("bf16", "fp32"):
+        return wanted
+    if wanted != "auto":
+        raise EinthovenError(f"training: precision {wanted!r}; expected auto, bf16 or fp32.")
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+    return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "fp32"
+
+
+def learning_rate(step: int, steps: int, peak: float, warmup: float) -> float:
+    """Linear warm-up over that share of the steps, then a cosine to zero."""
+    warm = max(1, round(warmup * steps))
+    if step < warm:
+        return peak * (step + 1) / warm
+    return peak * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def seed_dropout(seed: int, step: int, rank: int = 0) -> None:
+    """Dropout as a function of seed, step and rank: a resumed run draws what an uninterrupted one would have drawn."""
+    torch.manual_seed(int(np.random.default_rng([seed, step, rank]).integers(2**31)))
+
+
+def adamw(model: nn.Module, peak: float, weight_decay: float) -> torch.optim.Optimizer:
+    """AdamW over what is trained; norms, biases and temperatures are not decayed."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=peak, betas=(0.9, 0.98), fused=True)
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, model: nn.Module, decay: float, step: int) -> None:
+    """Exponential moving average of the weights; its memory grows with the steps, so the start is forgotten soon."""
+    decay = min(decay, (1 + step) / (10 + step))
+    means, news = list(average.state_dict().values()), list(model.state_dict().values())
+    smooth = [i for i, mean in enumerate(means) if mean.is_floating_point()]
+    torch._foreach_lerp_([means[i] for i in smooth], [news[i] for i in smooth], 1 - decay)
+    for mean, new in zip(means, news, strict=True):
+        if not mean.is_floating_point():  # counters
+            mean.copy_(new)
