@@ -354,9 +354,11 @@ def test_models_with_codes_train_and_are_measured(
 ) -> None:
     settings = [f"space.modalities={json.dumps(modalities)}", "codes.hidden=32", "codes.layers=1", "codes.heads=2"]
     chosen = [part for setting in settings for part in ("--set", setting)]
-    run("align", str(study), "--recipe", str(recipe), "--out", str(tmp_path / "model"), *chosen)
-    run("evaluate", str(tmp_path / "model"), str(study), "--split", "test", "--out", str(tmp_path / "report"))
+    alone = ["--set", "evaluation.control=false"]
+    run("align", str(study), "--recipe", str(recipe), "--out", str(tmp_path / "model"), *chosen, *alone)
+    run("evaluate", str(tmp_path / "model"), str(study), "--split", "test", "--out", str(tmp_path / "report"), *alone)
     metrics = json.loads((tmp_path / "report" / "metrics.json").read_text())
+    assert "random_init" not in metrics
     assert {"retrieval_codes", "zeroshot_codes", "probe"} <= set(metrics["model"])
     assert ("retrieval" in metrics["model"]) == ("text" in modalities)
     assert "Zero-shot by code" in (tmp_path / "report" / "report.html").read_text()

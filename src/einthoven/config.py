@@ -311,6 +311,7 @@ class Evaluation:
     resamples: int = 1000  # patient bootstrap
     label_fractions: tuple[float, ...] = (0.01, 0.1, 1.0)
     subsets: int = 5  # seeded label subsets per fraction below 1
+    control: bool = True  # measure the same encoders with random weights too
     lead_subsets: bool = False  # measure with 6, 2 and 1 leads too (evaluation/leads.py)
     seed: int = 0
 

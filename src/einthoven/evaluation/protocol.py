@@ -60,7 +60,6 @@ def evaluate_model(
     """Write `metrics.json` and `report.html` to `out`; return the counts."""
     model = load(directory)
     data = read_split(study, split, model.card.get("concatenation", "report"))
-    control = model.untrained(options.seed)
     embedded = read_table(table_of(directory), study)
     order = pc.index_in(pa.array(data.ids, pa.string()), embedded["recording_id"].combine_chunks())
     if order.null_count:
@@ -69,7 +68,12 @@ def evaluate_model(
     fine = None if model.codes is None else matrix(mine["fine"])
     encoded = {"model": Rows(matrix(mine["embedding"]), matrix(mine["features"]), fine)}
     store = Store.open(study)
-    encoded["random_init"] = embed_rows(control, store, data.rows, lambda i, n: progress(i, n, "untrained control"))
+    encoders = {"model": model}
+    if options.control:
+        encoders["random_init"] = model.untrained(options.seed)
+        encoded["random_init"] = embed_rows(
+            encoders["random_init"], store, data.rows, lambda i, n: progress(i, n, "untrained control")
+        )
     metrics: dict[str, Any] = {
         "data_kind": data_kind(study),
         "trained_on": model.card.get("data_kind"),
@@ -83,7 +87,6 @@ def evaluate_model(
     if paired["counts"].get("tokens"):
         metrics["tokens"] = paired["counts"]["tokens"]
     figures: dict[str, Any] = {}
-    encoders = {"model": model, "random_init": control}
 
     def measured(series: str, rows: Rows) -> dict[str, Any]:
         return measure(encoders[series], rows, data, options, directory, series)
@@ -174,7 +177,7 @@ def measure(
     fitted = load_probes(directory / FILE)
     shared = [name for name in data.classes if fitted is not None and name in fitted[0]]
     columns = [data.classes.index(name) for name in shared]
-    if fitted is not None and any(told_apart[i] for i in columns):
+    if fitted is not None and series in fitted[1] and any(told_apart[i] for i in columns):
         result["probe"] = probe_metrics(
             [probe.only([fitted[0].index(name) for name in shared]) for probe in fitted[1][series]],
             encoded.features[seen],

@@ -22,13 +22,12 @@ from einthoven.study import atomic, read_table
 from einthoven.waveforms.store import Store
 
 FILE = "probes.safetensors"
-SERIES = ("model", "random_init")
 
 
 def fit_probes_of(
     model: Model, study: Path, out: Path, options: Evaluation, progress: Callable[[int, int, str], None]
 ) -> list[str]:
-    """Fit probes on the train split of `study`, for the model and its untrained control, and write them to `out`.
+    """Fit probes on the train split of `study`, for the model and any untrained control, and write them to `out`.
 
     Returns the classes; none where the study has no labelled training recording (then nothing is written).
     """
@@ -42,7 +41,8 @@ def fit_probes_of(
     place = {name: i for i, name in enumerate(found.recording_ids)}
     labels = found.labels[[place[name] for name in rows["recording_id"].to_pylist()]]
     store, probes = Store.open(study), {}
-    for series, encoder in zip(SERIES, (model, model.untrained(options.seed)), strict=True):
+    encoders = {"model": model} | ({"random_init": model.untrained(options.seed)} if options.control else {})
+    for series, encoder in encoders.items():
 
         def report(done: int, total: int, series: str = series) -> None:
             progress(done, total, f"features for probes, {series}")
