@@ -14,8 +14,15 @@ def test_a_recordings_own_codes_give_its_classes_and_only_they(tmp_path):
     recordings = {"recording_id": ["r1", "r2", "r3", "r4"], "subject_id": [1, 1, 2, 3], "split": ["train"] * 4}
     write_table(schema.RECORDINGS, tmp_path, rows(schema.RECORDINGS, recordings))
     codes = {
-        "code": ["SCP//IMI", "SCP//LVH", "SCP//NORM", "SCP//SR", "AGE"],
-        "parent_codes": [["SCP_CLASS//MI", "ICD//I21"], ["SCP_CLASS//HYP"], ["SCP_CLASS//NORM"], [], None],
+        "code": ["SCP//IMI", "SCP//LVH", "SCP//NORM", "SCP//SR", "AGE", "SCP_SUBCLASS//IMI"],
+        "parent_codes": [
+            ["SCP_CLASS//MI", "ICD//I21"],
+            ["SCP_CLASS//HYP"],
+            ["SCP_CLASS//NORM"],
+            [],
+            None,
+            ["SCP_CLASS//MI"],
+        ],
     }
     write_table(schema.CODES, tmp_path, rows(schema.CODES, codes))
     events = {
@@ -30,6 +37,7 @@ def test_a_recordings_own_codes_give_its_classes_and_only_they(tmp_path):
     assert found.recording_ids == ("r1", "r2")
     assert found.labels.tolist() == [[False, True, True], [True, False, False]]
     assert found.without_class == 2
+    assert found.codes_of == {"NORM": ("SCP//NORM",), "MI": ("SCP//IMI",), "HYP": ("SCP//LVH",)}
 
 
 def test_a_study_without_classes_has_no_rows(tmp_path):

@@ -23,7 +23,7 @@ class SuperClasses(NamedTuple):
     recording_ids: tuple[str, ...]  # in the order of recordings.parquet
     labels: NDArray[np.bool_]  # [recordings, classes]
     without_class: int  # recordings of the study that have no class and so no row
-    codes_of: dict[str, tuple[str, ...]]  # the codes of each class
+    codes_of: dict[str, tuple[str, ...]]  # the codes of each class that recordings of the study have
 
 
 def super_classes(study: Path) -> SuperClasses:
@@ -41,6 +41,7 @@ def super_classes(study: Path) -> SuperClasses:
     classes = (*(c for c in ORDER if c in known), *sorted(known - set(ORDER)))
     events = read_table(schema.EVENTS, study, ["code", "recording_id"])
     events = events.filter(pc.is_valid(events["recording_id"]))
+    present = set(events["code"].unique().to_pylist())  # a sub-class lies below a class, too, but nobody has it
     positive: dict[str, set[str]] = defaultdict(set)
     for code, recording in zip(events["code"].to_pylist(), events["recording_id"].to_pylist(), strict=True):
         positive[recording].update(classes_of.get(code, ()))
@@ -49,5 +50,7 @@ def super_classes(study: Path) -> SuperClasses:
     labels = np.array([[c in positive[r] for c in classes] for r in labelled], bool).reshape(
         len(labelled), len(classes)
     )
-    codes_of = {c: tuple(code for code, names in sorted(classes_of.items()) if c in names) for c in classes}
+    codes_of = {
+        c: tuple(code for code in sorted(present & classes_of.keys()) if c in classes_of[code]) for c in classes
+    }
     return SuperClasses(classes, labelled, labels, len(everyone) - len(labelled), codes_of)
