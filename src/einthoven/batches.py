@@ -1,6 +1,7 @@
 """From the pairs of a study to the batches of an epoch. Every random choice is a function of (seed, epoch or step),
 so a resumed run sees what an uninterrupted one would have seen."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from einthoven.augment import augment
 from einthoven.config import Augmentation
-from einthoven.encoders.code_records import CodeBatch, Records
+from einthoven.encoders.code_records import CodeBatch, CodeSequence, Records, code_batch
 from einthoven.errors import EinthovenError
 from einthoven.vocabulary.vocabulary import MASK, SPECIAL
 from einthoven.waveforms.strips import millivolts
@@ -26,6 +27,7 @@ class Batch:
     """Strips, texts and coded records; row i of one belongs to row i of the others. None: the model lacks the modality.
 
     A row without a text holds the empty text, one without codes the empty record; `has_text` and `has_codes` tell.
+    A row that is a query shows a part of its text or record, of which `whole_text` and `whole_codes` hold all.
     """
 
     strip: Tensor  # float32 [b, 12, t], millivolts
@@ -34,9 +36,13 @@ class Batch:
     mask: Tensor | None = None  # int64 [b, l], 0 where padding
     text: Tensor | None = None  # int64 [b]; equal numbers: equal text
     has_text: Tensor | None = None  # bool [b]
+    whole_text: Tensor | None = None  # int64 [b, l], tokens
+    text_query: Tensor | None = None  # bool [b]
     codes: CodeBatch | None = None
     code_set: Tensor | None = None  # int64 [b]; equal numbers: the same codes
     has_codes: Tensor | None = None  # bool [b]
+    whole_codes: Tensor | None = None  # int64 [b, l], tokens
+    code_query: Tensor | None = None  # bool [b]
 
     def to(self, device: torch.device) -> "Batch":
         parts: dict[str, Any] = {name: getattr(self, name) for name in self.__dataclass_fields__}
@@ -126,6 +132,31 @@ def drop_codes(codes: CodeBatch, share: float, generator: np.random.Generator) -
     return replace(codes, tokens=codes.tokens.masked_fill(dropped, MASK))
 
 
+def stretch(tokens: Tensor, mask: Tensor, chosen: Tensor, generator: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Of the texts of the `chosen` rows a random stretch of any length between the first and last special token."""
+    tokens, mask = tokens.clone(), mask.clone()
+    for row in chosen.nonzero().flatten().tolist():
+        words = int(mask[row].sum()) - 2
+        if words < 2:
+            continue
+        size = int(generator.integers(1, words))
+        start = 1 + int(generator.integers(words - size + 1))
+        tokens[row, 1 : size + 2] = torch.cat([tokens[row, start : start + size], tokens[row, words + 1 : words + 2]])
+        tokens[row, size + 2 :], mask[row, size + 2 :] = 0, 0
+    return tokens, mask
+
+
+def ask(record: CodeSequence, generator: np.random.Generator) -> CodeSequence:
+    """A few codes of a record, one as often as more, as somebody asks for them: without days and age."""
+    found = np.unique(record.tokens[record.tokens >= len(SPECIAL)])
+    if not len(found):
+        return record
+    count = min(len(found), int(generator.geometric(0.5)))
+    wanted = np.sort(generator.choice(found, count, replace=False))
+    first = [int(np.flatnonzero(record.tokens == token)[0]) for token in wanted]
+    return CodeSequence(record.tokens[first], record.kinds[first], np.zeros(count, np.float32), math.nan)
+
+
 def make_batch(pairs: Pairs, index: Ints, length: int, rate: int, options: Augmentation, seed: Sequence[int]) -> Batch:
     """The augmented batch of the pairs at `index`; the same seed gives the same batch."""
     generator = np.random.default_rng(seed)
@@ -133,20 +164,46 @@ def make_batch(pairs: Pairs, index: Ints, length: int, rate: int, options: Augme
     strip = augment(signal, length, rate, options, generator)
     batch = Batch(torch.from_numpy(strip), torch.from_numpy(pairs.subjects[index]))
     if pairs.texts is not None:
-        text = torch.from_numpy(pairs.texts.of_pair[index])
-        mask = pairs.texts.mask[text]
-        mask = mask[:, : int(mask.sum(dim=1).max())]
-        tokens = drop_words(pairs.texts.tokens[text][:, : mask.shape[1]], pairs.texts, options.word_dropout, generator)
-        batch = replace(batch, tokens=tokens, mask=mask, text=text, has_text=text >= 0)
+        batch = _with_texts(batch, pairs.texts, index, options, generator)
     if pairs.codes is not None:
-        codes = pairs.codes.records.batch(index, pairs.codes.max_codes)
-        batch = replace(
-            batch,
-            codes=drop_codes(codes, options.code_dropout, generator),
-            code_set=torch.from_numpy(pairs.codes.sets[index]),
-            has_codes=codes.mask.sum(dim=1) > 1,
-        )
+        batch = _with_codes(batch, pairs.codes, index, options, generator)
     return batch
+
+
+def _with_texts(
+    batch: Batch, texts: Texts, index: Ints, options: Augmentation, generator: np.random.Generator
+) -> Batch:
+    text = torch.from_numpy(texts.of_pair[index])
+    mask = texts.mask[text]
+    mask = mask[:, : int(mask.sum(dim=1).max())]
+    whole = texts.tokens[text][:, : mask.shape[1]]
+    tokens = drop_words(whole, texts, options.word_dropout, generator)
+    query = torch.zeros(len(text), dtype=torch.bool)
+    if options.text_queries:
+        query = torch.from_numpy(generator.random(len(text)) < options.text_queries) & (text >= 0)
+        tokens, mask = stretch(torch.where(query[:, None], whole, tokens), mask, query, generator)
+    return replace(batch, tokens=tokens, mask=mask, text=text, has_text=text >= 0, whole_text=whole, text_query=query)
+
+
+def _with_codes(
+    batch: Batch, codes: Codes, index: Ints, options: Augmentation, generator: np.random.Generator
+) -> Batch:
+    records = [codes.records[int(i)] for i in index]
+    whole = shown = code_batch(records, codes.max_codes)
+    query = torch.zeros(len(index), dtype=torch.bool)
+    if options.code_queries:
+        query = torch.from_numpy(generator.random(len(index)) < options.code_queries)
+        asked = [ask(each, generator) if query[row] else each for row, each in enumerate(records)]
+        shown = code_batch(asked, codes.max_codes)
+    dropped = drop_codes(shown, options.code_dropout, generator)
+    return replace(
+        batch,
+        codes=replace(shown, tokens=torch.where(query[:, None], shown.tokens, dropped.tokens)),
+        code_set=torch.from_numpy(codes.sets[index]),
+        has_codes=whole.mask.sum(dim=1) > 1,
+        whole_codes=whole.tokens,
+        code_query=query,
+    )
 
 
 def epoch_batches(

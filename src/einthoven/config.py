@@ -257,13 +257,16 @@ class Augmentation:
     lead_dropout: float = 0.1  # probability that a lead is masked
     word_dropout: float = 0.1  # probability that a text token is masked
     code_dropout: float = 0.1  # probability that a code is masked
+    text_queries: float = 0.0  # probability that of a text only a stretch is read, as short as a query
+    code_queries: float = 0.0  # probability that of a record only a few codes are told, without days and age
 
     def __post_init__(self) -> None:
         amounts = (self.noise_mv, self.wander_mv, self.mains_mv)
         _require(min(amounts) >= 0, "augmentation: noise_mv, wander_mv and mains_mv zero or more")
         _require(0 <= self.scale < 1 and 0 <= self.time_mask < 1, "augmentation: scale, time_mask from 0 to below 1")
-        shares = (self.lead_subset, self.lead_dropout, self.word_dropout)
-        _require(0 <= min(shares) <= max(shares) <= 1, "augmentation: lead_subset and the dropouts from 0 to 1")
+        dropouts = (self.lead_subset, self.lead_dropout, self.word_dropout, self.code_dropout)
+        shares = (*dropouts, self.text_queries, self.code_queries)
+        _require(0 <= min(shares) <= max(shares) <= 1, "augmentation: lead_subset, dropouts and queries from 0 to 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -274,13 +277,14 @@ class Training:
     coarse: float = 1.0  # weight of the loss between ECG and text
     codes_text: float = 0.0  # weight of the loss between codes and text, where codes have a way to text
     loss: str = "info_nce"  # or "sigmoid"
-    multi_positive: bool = True  # equal texts and equal sets of codes are positives; else each pair is alone
+    multi_positive: bool = True  # equal texts and codes are positives, and all that have what a query asks for
     concatenation: str = "report"  # the text beside an ECG: "report" or "entity" concatenation
     epochs: int = 30
     batch: int = 128
     chunk: int = 0  # rows of a batch encoded at a time, where memory does not hold them all; 0: all
     learning_rate: float = 1e-3
     words: float = 1.0  # weight of predicting the words of the report beside the contrastive loss; 0: contrast alone
+    code_words: float = 0.0  # the same of the codes of the record
     weight_decay: float = 0.05
     warmup: float = 0.05  # share of all steps
     ema: float = 0.995  # decay of the averaged weights that are evaluated and saved; 0: none
@@ -299,7 +303,8 @@ class Training:
         _require(self.concatenation in ("report", "entity"), "training: concatenation report or entity")
         _require(self.learning_rate > 0 and self.clip_norm > 0, "training: learning_rate and clip_norm above 0")
         _require(0 <= self.warmup < 1 and 0 <= self.ema < 1, "training: warmup and ema from 0 to below 1")
-        _require(self.words >= 0 and self.weight_decay >= 0, "training: words and weight_decay zero or more")
+        weights = (self.words, self.code_words, self.weight_decay)
+        _require(min(weights) >= 0, "training: words, code_words and weight_decay zero or more")
         _require(self.precision in ("auto", "bf16", "fp32"), "training: precision one of auto, bf16, fp32")
         _require(self.seed >= 0, "training: seed zero or more")
 

@@ -52,6 +52,33 @@ def equal(groups: Tensor) -> Tensor:
     return groups[:, None] == groups[None, :]
 
 
+def multi_hot(tokens: Tensor, content: Tensor) -> Tensor:
+    """Which words a text has, or which codes a record: int64 [n, l] -> bool [n, v]; special tokens are none.
+
+    content: bool [v]; False for special tokens.
+    """
+    found = torch.zeros(len(tokens), len(content), dtype=torch.bool, device=tokens.device)
+    return found.scatter_(1, tokens, True) & content
+
+
+def answers(has: Tensor, asked: Tensor, query: Tensor, positives: Tensor) -> Tensor:
+    """Positives of a batch in which some rows are queries: a row belongs to every query for a part of what it has.
+
+    Were only its own row the answer to a query, all others that have what it asks for would be its negatives.
+
+    Args:
+        has: bool [n, v]; the words or codes of each row.
+        asked: bool [n, v]; those that are shown of it.
+        query: bool [n]; the rows of which a part is shown.
+        positives: bool [n, n]; between the rows that are shown whole.
+
+    Returns:
+        bool [n, n]; entry i, j: ECG i belongs to what is shown of row j.
+    """
+    missing = (~has).to(torch.float32) @ asked.to(torch.float32).T  # how much of j's question i has not
+    return torch.where(query[None, :], missing < 0.5, positives)
+
+
 class _Bounded(torch.autograd.Function):
     """Clamp from above; a gradient that would lead further above is dropped, one that leads back passes."""
 

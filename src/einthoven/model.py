@@ -27,7 +27,7 @@ from einthoven.study import atomic, refuse_foreign
 from einthoven.vocabulary import vocabulary as vocabularies
 from einthoven.vocabulary.vocabulary import Vocabulary
 
-FORMAT = 2
+FORMAT = 3
 """Version of the model directory; a directory of another version is refused, not guessed at."""
 
 SIGMOID_BIAS = -10.0
@@ -61,10 +61,11 @@ class CodePart:
 
 @dataclass(frozen=True)
 class Outputs:
-    """Of a batch: unit vectors in the spaces, and logits of words [b, v]."""
+    """Of a batch: unit vectors in the spaces, and logits of words and of codes [b, v]."""
 
     views: Views
     words: Tensor | None
+    code_words: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,7 @@ class Model(nn.Module):
     """An ECG encoder, and encoders of text, of coded records or of both, that meet in one or two spaces."""
 
     content: Tensor  # bool [vocabulary]: which tokens are words
+    code_content: Tensor  # bool [vocabulary]: which tokens are codes
 
     def __init__(
         self, ecg: EcgEncoder, space: Space, text: TextPart | None, codes: CodePart | None, card: dict[str, Any]
@@ -107,13 +109,18 @@ class Model(nn.Module):
             None if self.codes is None else self.codes.dim,
             None if self.text is None else self.text.dim,
         )
-        self.words = None
+        self.words = self.code_words = None
+        content = code_content = torch.zeros(0, dtype=torch.bool)
         if text is not None:
             # predicts the words of the report during training; at inference it is not used
             self.words = nn.Linear(self.ecg.dim, int(text.body.config.vocab_size))  # type: ignore[union-attr, arg-type]
             content = torch.ones(self.words.out_features, dtype=torch.bool)
             content[text.tokenizer.all_special_ids] = False
-            self.register_buffer("content", content, persistent=False)
+        if codes is not None:  # the same with the codes of the record
+            self.code_words = nn.Linear(self.ecg.dim, len(codes.vocabulary))
+            code_content = torch.arange(len(codes.vocabulary)) >= len(vocabularies.SPECIAL)
+        self.register_buffer("content", content, persistent=False)
+        self.register_buffer("code_content", code_content, persistent=False)
         self.log_scale = nn.Parameter(torch.full((2,), math.log(1 / space.temperature)))
         self.bias = nn.Parameter(torch.full((2,), SIGMOID_BIAS))
 
@@ -161,8 +168,8 @@ class Model(nn.Module):
         features = self.ecg(strip)
         text = None if self.text is None or tokens is None or mask is None else self.text(tokens, mask)
         record = None if self.codes is None or codes is None else self.codes(codes)
-        words = None if self.words is None else self.words(features)
-        return Outputs(self.spaces(features, record, text), words)
+        words, code_words = (None if told is None else told(features) for told in (self.words, self.code_words))
+        return Outputs(self.spaces(features, record, text), words, code_words)
 
     def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Token ids and mask, [n, t]; t is the longest text, cut at `max_tokens`."""
