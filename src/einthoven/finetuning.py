@@ -8,7 +8,7 @@ from typing import Any
 
 from einthoven.config import Recipe, to_dict
 from einthoven.errors import EinthovenError
-from einthoven.evaluation.targets import Asked
+from einthoven.evaluation.targets import Asked, file_of
 from einthoven.pipeline import Progress, outside, silent
 from einthoven.study import Outcome, data_kind, fingerprint, lock, remove, run_stage, stage_manifest
 
@@ -97,7 +97,8 @@ def _stage(model: Path, study: Path, recipe: Recipe, asked: Asked) -> dict[str, 
     inputs = {"model": model / "config.json", "ingest": stage_manifest(study, "ingest")}
     if not asked.random_init:
         inputs["weights"] = model / "model.safetensors"
-    if asked.file is not None:
-        inputs["labels"] = asked.file
+    labels = file_of(asked.labels)
+    if labels is not None:
+        inputs["labels"] = labels
         config["labels"] = "file"  # its place does not matter
     return {"config": config, "inputs": inputs}

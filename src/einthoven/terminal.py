@@ -137,9 +137,8 @@ def print_finetuned(out: Path) -> None:
     """The metrics of fine-tuned classifiers: a row for each label and measure, a column for each fraction of labels."""
     metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
     start = "random weights" if metrics["random_init"] else "the model's weights"
-    kind, split = metrics["data_kind"], metrics["split"]
-    title = f"{kind} data, {split} split, from {start}"
-    shown_table = Table(title=title, title_justify="left")
+    console.print(f"{metrics['data_kind']} data, {metrics['split']} split, trained from {start}")
+    shown_table = Table()
     shown_table.add_column("measure")
     columns = [_measures(metrics["task"], part) for part in metrics["fractions"].values()]
     for fraction in metrics["fractions"]:

@@ -55,11 +55,6 @@ class Asked:
             raise EinthovenError(f"--subset {self.subset}: subsets are numbered from 0.")
 
     @property
-    def file(self) -> Path | None:
-        """The file of labels, if it is one."""
-        return None if self.labels in (CLASSES, AGE) else Path(self.labels)
-
-    @property
     def name(self) -> str:
         """Of the run among those of other budgets."""
         return f"{self.fraction:g}-{self.subset}"
@@ -83,19 +78,27 @@ def read_targets(labels: str, study: Path, task: str = AUTO) -> Targets:
     """
     if task not in (AUTO, CLASSES, REGRESSION):
         raise EinthovenError(f"--task {task}: expected {AUTO}, {CLASSES} or {REGRESSION}.")
-    if labels in (CLASSES, AGE):
+    file = file_of(labels)
+    if file is not None:
+        found = read_file(file, task)
+    else:
         found = _classes(study) if labels == CLASSES else _age(study)
         if task not in (AUTO, found.task):
             raise EinthovenError(f"--task {task}: --labels {labels} are a matter of {found.task}.")
-    else:
-        if not Path(labels).is_file():
-            raise EinthovenError(
-                f"--labels {labels}: expected {CLASSES}, {AGE}, or a file with a column {KEY} and one for each label."
-            )
-        found = read_file(Path(labels), task)
     known: NDArray[np.bool_] = np.asarray(~np.isnan(found.values).all(axis=1))
     ids = tuple(name for name, some in zip(found.recording_ids, known, strict=True) if some)
     return Targets(found.task, found.labels, ids, found.values[known])
+
+
+def file_of(labels: str) -> Path | None:
+    """The file of labels; None where they are the study's own. EinthovenError: they are neither."""
+    if labels in (CLASSES, AGE):
+        return None
+    if not Path(labels).is_file():
+        raise EinthovenError(
+            f"--labels {labels}: expected {CLASSES}, {AGE}, or a file with a column {KEY} and one for each label."
+        )
+    return Path(labels)
 
 
 def _classes(study: Path) -> Targets:
@@ -155,12 +158,14 @@ def _rows(engine: Any, file: Path, labels: Sequence[str]) -> Any:
     columns = table_files.places(file, [KEY, *labels], [])
     for bad in table_files.load(engine, file, "labels", columns, file.name):
         raise EinthovenError(f"{file}: row {bad['source_row']}: {bad['detail']}.")
-    table = SourceTable(file.name, engine.table("labels"))
+    rows = engine.table("labels")
+    yes_or_no = {name: rows[name].cast("int8") for name in labels if rows[name].type().is_boolean()}
+    table = SourceTable(file.name, rows.mutate(**yes_or_no) if yes_or_no else rows)
     found = judged(table, {KEY: "string", **dict.fromkeys(labels, "float64")}, [KEY])
-    rows = found.order_by("source_row").to_pyarrow()
-    if not len(rows):
+    read = found.order_by("source_row").to_pyarrow()
+    if not len(read):
         raise EinthovenError(f"{file}: no row below the heading; expected one for each labelled recording.")
-    return rows
+    return read
 
 
 def _refuse_repeated(file: Path, ids: Sequence[str], places: Sequence[int]) -> None:
