@@ -132,7 +132,8 @@ def test_a_run_begins_with_the_models_weights_or_random_ones_and_says_the_mean()
     first = next(iter(weights))
     assert not torch.equal(scratch.ecg.state_dict()[first], weights[first])
     assert torch.equal(scratch.ecg.state_dict()[first], again.ecg.state_dict()[first])
-    assert tuned.predict_rows(STORE, np.arange(8)) == pytest.approx(0.5)
+    said = tuned.predict_rows(STORE, np.arange(8))
+    assert np.allclose(said, [4.5 / 9, 2.5 / 9])  # smoothed, so that a class without a positive is not impossible
     assert new(NUMBERS, "regression").predict_rows(STORE, np.arange(8)) == pytest.approx(135)
 
 

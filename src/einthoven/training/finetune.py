@@ -186,7 +186,8 @@ def _close(state: State[Classifier], epochs: int, held: Labelled, store: Store, 
     if score is not None:
         entry["validation"] = score if state.average.head.task == CLASSES else -score
     state.history.append(entry)
-    if (score is not None and score > state.best) or (state.best == -math.inf and state.epoch == epochs):
+    # of equally good epochs the last: AUROC cannot tell a half-trained classifier from one that is sure
+    if (score is not None and score >= state.best) or (state.best == -math.inf and state.epoch == epochs):
         state.best = state.best if score is None else score
         state.average.card = {**state.average.card, **entry}
         state.average.save(workshop / "best")
