@@ -273,8 +273,10 @@ def test_pairing_equals_a_naive_loop(recordings, events, before, after, skew, mo
         collapse_days=collapse,
         own_codes=own,
     )
-    # the recording that a code was read from, which may be at another time; of another patient it says nothing
-    events = [(s, h, c, i if i in range(len(recordings)) else -1) for s, h, c, i in events]
+    # i: the recording that a code was read from, of the same patient, if not at the same time; -1: none
+    events = [
+        (s, h, c, -1) if i not in range(len(recordings)) else (recordings[i][0], h, c, i) for s, h, c, i in events
+    ]
     start = dt.datetime(2000, 1, 1)
 
     def at(hour: int) -> dt.datetime:
