@@ -78,6 +78,7 @@ class Pairing:
     static_codes: tuple[str, ...] = ()  # patterns of codes without a time that begin every sequence, e.g. "GENDER//*"
     collapse_days: bool = True  # a code that comes several times on one day counts once, at its first time
     max_codes: int = 0  # per recording, those nearest to it are kept; 0: all
+    own_codes: bool = True  # codes that were read from this very ECG (events with its recording_id) enter its pair
     note_kinds: tuple[str, ...] = ("ecg", "echo", "radiology", "microbiology", "clinical", "surgical")
     keywords: tuple[str, ...] = ()  # if any: the reports kept have one of them, or an entity where `relevant_entities`
     relevant_entities: bool = False  # the reports kept have an entity, or one of `keywords`

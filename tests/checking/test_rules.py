@@ -265,6 +265,7 @@ BROKEN: list[tuple[str, str, str, Callable[[Path], None]]] = [
     ("own-chart", "pairs.parquet", "codes", listed(codes=lambda codes: ["GENDER//Y", *codes[1:]])),
     ("own-chart", "pairs.parquet", "codes", listed(code_days=lambda days: [*days[:-1], days[-1] + 5 / 86_400])),
     ("own-chart", "pairs.parquet", "codes", listed(code_days=lambda days: [*days[:-1], days[-1] - 5 / 86_400])),
+    ("own-chart", "pairs.parquet", "codes", settings(own_codes=False)),  # its own findings are in it
     ("own-chart", "pairs.parquet", "note_ids", cell(schema.PAIRS, 0, text="x", note_ids=["nowhere"])),
     ("windows", "pairs.parquet", "code_days", moved(365.1)),
     ("windows", "pairs.parquet", "code_days", moved(-365.1)),

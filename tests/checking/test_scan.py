@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from einthoven import schema
 from einthoven.checking.scan import scan
 from einthoven.checking.tables import Tables
-from einthoven.checking.windows import windows
+from einthoven.checking.windows import own_chart, windows
 from einthoven.config import Pairing, to_dict
 from einthoven.study import write_table
 
@@ -108,6 +108,38 @@ def test_what_may_have_only_a_date_is_not_before_a_recording_of_that_day(hour, d
         config = to_dict(Pairing(codes_after=0, notes_after=0))
         tables = Tables(Path(), engine, {"pair": {"config": config}}, names=names)
         assert {finding.column for finding in windows(tables)} == (set() if inside else {"code_days", "note_ids"})
+
+
+@pytest.mark.parametrize(
+    ("events", "day", "fits"),
+    [
+        ([("r", 0)], 0.0, False),
+        ([("s", 0)], 0.0, True),
+        ([(None, 0)], 0.0, True),
+        ([("r", 0), ("s", 0)], 0.0, True),
+        ([("r", 0), ("s", 9)], 0.0, False),
+        ([("r", 9), ("s", 0)], 0.0, True),
+        ([("r", None)], None, False),
+        ([("r", None), (None, None)], None, True),
+    ],
+)
+def test_a_code_of_the_recording_alone_is_found_where_own_codes_are_out(events, day, fits) -> None:
+    with duckdb.connect() as engine:
+        engine.execute(
+            "CREATE TABLE pairs AS SELECT 1 AS place, 'r' AS recording_id, 1 AS subject_id, $1::TIMESTAMP AS time, "
+            "['DX//A'] AS codes, [$2::FLOAT] AS code_days, []::VARCHAR[] AS note_ids, []::VARCHAR[] AS entity_note_ids",
+            [TIME, day],
+        )
+        engine.execute("CREATE TABLE notes (subject_id BIGINT, note_id VARCHAR)")
+        engine.execute("CREATE TABLE events (subject_id BIGINT, time TIMESTAMP, code VARCHAR, recording_id VARCHAR)")
+        for about, at in events:
+            time = None if at is None else TIME + timedelta(seconds=at)
+            engine.execute("INSERT INTO events VALUES (1, $1, 'DX//A', $2)", [time, about])
+        names = {"pairs": schema.PAIRS, "notes": schema.NOTES, "events": schema.EVENTS}
+        for own in (True, False):
+            config = to_dict(Pairing(own_codes=own))
+            tables = Tables(Path(), engine, {"pair": {"config": config}}, names=names)
+            assert [finding.column for finding in own_chart(tables)] == ([] if own or fits else ["codes"])
 
 
 @pytest.mark.parametrize("after", [0.0, 30.0])

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -53,7 +54,13 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     events = [
         {"subject_id": int(dice.integers(40)), "time": some_time(), "code": codes[int(dice.integers(len(codes)))]}
         for _ in range(1500)
-    ] + [{"subject_id": i, "time": None, "code": f"GENDER//{'FM'[i % 2]}"} for i in range(40)]
+    ]
+    events += [  # what was read from an ECG, of an undated one without a time
+        {name: recording[name] for name in ("subject_id", "time", "recording_id")} | {"code": code}
+        for recording in recordings
+        for code in ("SCP//a", "GENDER//X")
+    ]
+    events += [{"subject_id": i, "time": None, "code": f"GENDER//{'FM'[i % 2]}"} for i in range(40)]
     events = sorted(events, key=lambda e: (e["subject_id"], str(e["time"] or ""), e["code"]))
     notes = [
         {
@@ -83,19 +90,23 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return study
 
 
-def paired_by(engine: str, study: Path, copy: Path) -> tuple[bytes, dict]:
+def paired_by(engine: str, study: Path, copy: Path, config: Pairing = CONFIG) -> tuple[bytes, dict]:
     for table in (schema.RECORDINGS, schema.EVENTS, schema.NOTES, schema.ENTITIES):
         copy.mkdir(exist_ok=True)
         shutil.copy(table.at(study), copy)
-    counts = pair(CONFIG, Entities(), TextEncoder(vocabulary=80), copy, engine)
+    counts = pair(config, Entities(), TextEncoder(vocabulary=80), copy, engine)
     return schema.PAIRS.at(copy).read_bytes(), counts
 
 
 @spark
-def test_spark_in_this_process_gives_the_same_bytes(study: Path, tmp_path: Path) -> None:
-    expected = paired_by("duckdb", study, tmp_path / "duckdb")
+@pytest.mark.parametrize("own", [True, False])
+def test_spark_in_this_process_gives_the_same_bytes(study: Path, tmp_path: Path, own: bool) -> None:
+    config = replace(CONFIG, own_codes=own)
+    expected = paired_by("duckdb", study, tmp_path / "duckdb", config)
     assert expected[1]["with_text"] > 60 and expected[1]["with_entity_text"] > 60
-    assert paired_by("local[2]", study, tmp_path / "spark") == expected
+    assert paired_by("local[2]", study, tmp_path / "spark", config) == expected
+    other = paired_by("duckdb", study, tmp_path / "other", replace(CONFIG, own_codes=not own))
+    assert (other[1]["codes_per_pair"] < expected[1]["codes_per_pair"]) == own
 
 
 @pytest.fixture(scope="module", autouse=True)

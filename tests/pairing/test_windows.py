@@ -179,6 +179,29 @@ def test_what_was_read_from_an_undated_ecg_is_static_only_there(tmp_path: Path, 
     assert [sorted(row["codes"], reverse=True) for row in found] == [[f"DX//{c}" for c in codes] for codes in expected]
 
 
+@pytest.mark.parametrize(("own", "first", "second"), [(True, "SPABC", "PABC"), (False, "PBC", "PAB")])
+def test_without_own_codes_an_ecg_has_only_what_others_told(tmp_path: Path, own: bool, first: str, second: str) -> None:
+    events = [
+        {"subject_id": 1, "time": None if when is None else days(when), "code": f"DX//{code}", "recording_id": about}
+        for code, when, about in (
+            ("A", 0, "a"),
+            ("B", 0, "a"),
+            ("B", 0.25, "b"),
+            ("C", 0.25, "b"),
+            ("P", None, None),
+            ("S", None, "a"),
+        )
+    ]
+    recordings = [{"recording_id": r, "subject_id": 1, "time": days(day)} for r, day in (("a", 0), ("b", 0.25))]
+    config = Pairing(code_kinds={"finding": ("DX//*",)}, static_codes=("DX//*",), own_codes=own)
+    found = {row["recording_id"]: row for row in paired(tmp_path, recordings, events, [], config)}
+    assert sorted(found["a"]["codes"]) == sorted(f"DX//{code}" for code in first)
+    assert sorted(found["b"]["codes"]) == sorted(f"DX//{code}" for code in second)
+    moments = {name: dict(zip(row["codes"], row["code_days"], strict=True)) for name, row in found.items()}
+    assert moments["a"]["DX//B"] == (0.0 if own else 0.25)  # of the same day, that of the other ECG stays
+    assert moments["b"]["DX//B"] == -0.25
+
+
 def test_a_term_enters_once_as_what_is_said_of_it_and_never_if_denied(tmp_path: Path) -> None:
     notes = [{"subject_id": 1, "time": days(d), "note_id": n, "text": n} for n, d in (("far", -200), ("near", 3))]
     mentions = [
@@ -232,22 +255,28 @@ def inside(at: int, time: int, before: int, after: int, skew: int) -> bool:
 @settings(max_examples=12, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(
     recordings=st.lists(st.tuples(SUBJECTS, HOURS), min_size=1, max_size=8),
-    events=st.lists(st.tuples(SUBJECTS, HOURS, st.sampled_from("abc")), max_size=40),
+    events=st.lists(st.tuples(SUBJECTS, HOURS, st.sampled_from("abc"), st.integers(-4, 7)), max_size=40),
     before=st.integers(1, 400),
     after=st.one_of(st.just(0), st.integers(1, 400)),
     skew=st.sampled_from([0, 90]),
     most=st.sampled_from([0, 2]),
     collapse=st.booleans(),
+    own=st.booleans(),
     at_once=st.sampled_from([1, 1000]),
 )
-def test_pairing_equals_a_naive_loop(recordings, events, before, after, skew, most, collapse, at_once) -> None:
+def test_pairing_equals_a_naive_loop(recordings, events, before, after, skew, most, collapse, own, at_once) -> None:
     config = Pairing(
         codes_before=float(before),
         codes_after=float(after),
         skew_minutes=float(skew),
         max_codes=most,
         collapse_days=collapse,
+        own_codes=own,
     )
+    # i: the recording that a code was read from, of the same patient, if not at the same time; -1: none
+    events = [
+        (s, h, c, -1) if i not in range(len(recordings)) else (recordings[i][0], h, c, i) for s, h, c, i in events
+    ]
     start = dt.datetime(2000, 1, 1)
 
     def at(hour: int) -> dt.datetime:
@@ -258,7 +287,10 @@ def test_pairing_equals_a_naive_loop(recordings, events, before, after, skew, mo
         found = paired(
             Path(folder),
             [{"recording_id": f"{i:02d}", "subject_id": s, "time": at(h)} for i, (s, h) in enumerate(recordings)],
-            [{"subject_id": s, "time": at(h), "code": f"SCP//{c}"} for s, h, c in events],
+            [
+                {"subject_id": s, "time": at(h), "code": f"SCP//{c}", "recording_id": None if i < 0 else f"{i:02d}"}
+                for s, h, c, i in events
+            ],
             [],
             config,
         )
@@ -268,7 +300,13 @@ def test_pairing_equals_a_naive_loop(recordings, events, before, after, skew, mo
     for row in found:
         subject, time = recordings[int(row["recording_id"])]
         codes = sorted(
-            {(h, c) for s, h, c in events if s == subject and inside(h * 60, time * 60, before, after, skew)}
+            {
+                (h, c)
+                for s, h, c, i in events
+                if s == subject
+                and inside(h * 60, time * 60, before, after, skew)
+                and (own or i != int(row["recording_id"]))
+            }
         )
         if collapse:
             codes = [(h, c) for h, c in codes if not any(c == d and h // 24 == g // 24 and g < h for g, d in codes)]

@@ -58,10 +58,16 @@ def pair_lists(tables: Tables) -> list[Finding]:
     ]
 
 
+_ENTRIES: Final = f"""
+    entries AS (SELECT * EXCLUDE (time), epoch_us(time) // 1000000 + day * {DAY} AS second FROM
+        (SELECT place, recording_id, subject_id, time, unnest(codes) AS code, unnest(code_days)::DOUBLE AS day
+        FROM pairs))"""
+_ERROR: Final = f"1 + abs(day) * {DAY} / 2**24"
+"""A float32 of days errs by 1 in 2**24, 2 s in a year; times count to the second."""
+
 _NOT_OF_THE_CHART: Final = f"""
-    WITH entries AS (SELECT place, subject_id, code, day, epoch_us(time) // 1000000 + day * {DAY} AS second FROM
-        (SELECT place, subject_id, time, unnest(codes) AS code, unnest(code_days)::DOUBLE AS day FROM pairs)),
-    dated AS (SELECT *, 1 + abs(day) * {DAY} / 2**24 AS error FROM entries WHERE isfinite(second)),
+    WITH {_ENTRIES},
+    dated AS (SELECT *, {_ERROR} AS error FROM entries WHERE isfinite(second)),
     latest AS (SELECT *, second - error AS low, second + error AS high FROM dated WHERE code IS NOT NULL),
     happened AS (SELECT subject_id, code, epoch_us(time) // 1000000 AS second FROM events WHERE time IS NOT NULL)
     SELECT place FROM latest p ASOF LEFT JOIN happened e
@@ -71,13 +77,27 @@ _NOT_OF_THE_CHART: Final = f"""
     SELECT place FROM (SELECT * FROM entries WHERE NOT coalesce(isfinite(second), false))
         ANTI JOIN events USING (subject_id, code)"""
 """Pairs with a dated code whose patient's last event of it up to then is earlier, or with another code that the patient
-has no event of. A float32 of days errs by 1 in 2**24, 2 s in a year; times count to the second."""
+has no event of."""
+
+_SAME_MOMENT: Final = f"coalesce(abs(epoch_us(e.time) // 1000000 - second) <= {_ERROR}, e.time IS NULL AND day IS NULL)"
+_READ_FROM_IT: Final = f"""
+    WITH {_ENTRIES},
+    own AS (SELECT entries.* FROM entries JOIN events e USING (subject_id, code, recording_id) WHERE {_SAME_MOMENT})
+    SELECT DISTINCT place FROM own WHERE NOT EXISTS (FROM events e WHERE e.subject_id = own.subject_id
+        AND e.code = own.code AND e.recording_id IS DISTINCT FROM own.recording_id AND {_SAME_MOMENT})"""
+"""Pairs with a code that only the events read from their own recording have at its time."""
 
 
 def own_chart(tables: Tables) -> list[Finding]:
-    """Every code of a pair is in the events of its patient, on its day; every note is one of its patient."""
+    """Every code of a pair is in the events of its patient, on its day; every note is one of its patient.
+
+    Where the manifest says `own_codes` false, not only in the events that were read from the pair's own recording.
+    """
     expected = "codes that the patient's own events have, on the days stated"
     findings = found(tables, "pairs", "codes", _NOT_OF_THE_CHART, expected)
+    if "pair" in tables.manifests and not pairing(tables).own_codes:
+        expected = "no code that was read from the pair's own recording alone (pairing.own_codes)"
+        findings += found(tables, "pairs", "codes", _READ_FROM_IT, expected)
     for column in ("note_ids", "entity_note_ids"):
         notes = f"(SELECT place, subject_id, unnest({column}) AS note_id FROM pairs)"
         query = f"SELECT DISTINCT place FROM {notes} ANTI JOIN notes USING (subject_id, note_id)"

@@ -136,14 +136,13 @@ def _codes(part: pa.Table, chart: Chart, engine: Engine) -> dict[str, pa.Array]:
     ranked = chart.events.select("subject_id", "time", "code", "recording_id").inner_join(ranks, "code")
     dated = ranked.filter(ranked.time.notnull() & ranked.sequence)
     window = TimeWindow(config.codes_before, config.codes_after, 60 * config.skew_minutes)
-    found = engine.run(codes_in_window(chart.recordings, dated, window, config.collapse_days))
+    found = engine.run(codes_in_window(chart.recordings, dated, window, config.collapse_days, config.own_codes))
     counts, keys = _aligned(part, found)
     counts, keys = nearest(counts, keys, _epoch(part["time"]), config.max_codes)
     if config.static_codes:
         undated = ranked.filter(ranked.time.isnull() & ranked.static)
-        counts, keys = _joined(
-            _aligned(part, engine.run(static_codes(chart.recordings, undated, window))), (counts, keys)
-        )
+        begun = engine.run(static_codes(chart.recordings, undated, window, config.own_codes))
+        counts, keys = _joined(_aligned(part, begun), (counts, keys))
     return _decoded(counts, keys, _epoch(part["time"]), kinds)
 
 

@@ -65,15 +65,18 @@ def seconds(time: Any) -> Any:
     return time.truncate("s").epoch_seconds().cast("int64")
 
 
-def codes_in_window(recordings: Any, events: Any, window: TimeWindow, collapse_days: bool) -> Any:
+def codes_in_window(recordings: Any, events: Any, window: TimeWindow, collapse_days: bool, own: bool = True) -> Any:
     """Columns `recording_id`, `keys`: the codes of each recording's window, as sorted integers (KEY_BITS).
 
-    `recordings` has recording_id, subject_id and time; `events` subject_id, time and rank. The recording's own
-    findings are inside, at day 0. With `collapse_days` a code counts once a day, at its first time in the window.
+    `recordings` has recording_id, subject_id and time; `events` subject_id, time, rank and recording_id. The findings
+    read from the recording itself are inside, at day 0; without `own` they are not. With `collapse_days` a code counts
+    once a day, at its first time in the window.
     """
     keys = recordings.select("recording_id", "subject_id", moment=seconds(recordings.time))
-    dated = events.select("subject_id", "rank", second=seconds(events.time))
+    dated = events.select("subject_id", "rank", about=events.recording_id, second=seconds(events.time))
     joined = keys.inner_join(dated, "subject_id").filter(lambda t: window.holds(t.moment, t.second))
+    if not own:
+        joined = joined.filter(~joined.about.identical_to(joined.recording_id))  # most events are about no recording
     span = SECONDS_PER_DAY if collapse_days else 1
     once = joined.group_by(["recording_id", "rank", (joined.second // span).name("span")]).agg(
         second=joined.second.min()
@@ -83,16 +86,18 @@ def codes_in_window(recordings: Any, events: Any, window: TimeWindow, collapse_d
     return listed.select("recording_id", keys=listed["keys"].sort())
 
 
-def static_codes(recordings: Any, events: Any, window: TimeWindow) -> Any:
+def static_codes(recordings: Any, events: Any, window: TimeWindow, own: bool = True) -> Any:
     """As `codes_in_window`, for events without a time: they belong to every recording of the subject.
 
-    `events` has also recording_id: what was read from one recording (a finding of an undated ECG) belongs to that one,
-    and in a prognostic window to none.
+    What was read from one recording (a finding of an undated ECG) belongs to that one, and in a prognostic window or
+    without `own` to none.
     """
     undated = events.select("subject_id", "rank", about=events.recording_id)
     joined = recordings.select("recording_id", "subject_id").inner_join(undated, "subject_id")
-    own = ibis.literal(False) if window.prognostic else joined.about == joined.recording_id
-    joined = joined.filter(joined.about.isnull() | own)
+    belongs = joined.about.isnull()
+    if own and not window.prognostic:
+        belongs |= joined.about == joined.recording_id
+    joined = joined.filter(belongs)
     once = joined.select("recording_id", key=joined["rank"].cast("int64") + STATIC * MAX_CODES).distinct()
     listed = once.group_by("recording_id").agg(keys=once.key.collect())
     return listed.select("recording_id", keys=listed["keys"].sort())
