@@ -10,7 +10,7 @@ from einthoven.errors import EinthovenError
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.toml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes").rglob("*.toml")), ids=lambda p: p.stem)
 def test_shipped_recipes_load(path: Path) -> None:
     assert from_dict(Recipe, to_dict(load_recipe(path)), "again") == load_recipe(path)
 
