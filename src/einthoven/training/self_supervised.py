@@ -133,8 +133,8 @@ class MaskedStrips(Objective):
     """A masked autoencoder (He 2022) with the ResNet as its encoder; the decoder lives in training alone.
 
     Patches of time are hidden in all leads at once: a lead could else be computed from the others.
-    Nothing trains the attention pooling, which stays the plain mean that it starts as, nor the projection head: features
-    are what is learnt, embeddings are a random projection of them.
+    Nothing trains the attention pooling, which stays the plain mean that it starts as, nor the projection head:
+    features are what is learnt, embeddings are a random projection of them.
     """
 
     measure: ClassVar[str] = "validation_score"
@@ -193,8 +193,8 @@ def hidden_patches(
 def masked_error(made: Tensor, strip: Tensor, hidden: Tensor) -> Tensor:
     """Mean squared error of the hidden samples of the recorded leads, for each strip: float32 [b].
 
-    Each lead of the target is standardised by its mean and deviation over the strip (He 2022 does so with each patch): in
-    millivolts the chest leads would outweigh the others.
+    Each lead of the target is standardised by its mean and deviation over the strip (He 2022 does so with each patch):
+    in millivolts the chest leads would outweigh the others.
 
     Args:
         made: [b, 12, t], standardised.
