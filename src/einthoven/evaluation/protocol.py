@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from einthoven import schema
 from einthoven.config import Evaluation
+from einthoven.contrast import inverse_temperature
 from einthoven.embed import Rows, embed_rows, matrix, table_of
 from einthoven.encoders.code_records import code_sets, encode_records
 from einthoven.errors import EinthovenError
@@ -20,8 +21,8 @@ from einthoven.evaluation.labels import super_classes
 from einthoven.evaluation.leads import measure_subsets
 from einthoven.evaluation.retrieval import all_ranks, retrieval
 from einthoven.evaluation.transfer import probe_metrics
-from einthoven.evaluation.zeroshot import PROMPTS, REFERENCE, prompt_scores, zero_shot
-from einthoven.model import Model
+from einthoven.evaluation.zeroshot import PROMPTS, prompt_scores, zero_shot
+from einthoven.model import FINE, Model
 from einthoven.model_directory import load
 from einthoven.search.query import findings
 from einthoven.study import data_kind, read_manifest, read_table, stage_manifest
@@ -207,9 +208,13 @@ def _by_codes(model: Model, encoded: Rows, data: Split, options: Evaluation) -> 
     seen = data.labelled
     prompts = {name: model.encode_codes([[code] for code in codes]) for name, codes in data.codes_of.items() if codes}
     columns = [i for i, name in enumerate(data.classes) if name in prompts]
-    if REFERENCE in prompts and any(0 < int(data.labels[seen, i].sum()) < int(seen.sum()) for i in columns):
+    if any(0 < int(data.labels[seen, i].sum()) < int(seen.sum()) for i in columns):
         chosen = {data.classes[i]: prompts[data.classes[i]] for i in columns}
         labels = data.labels[seen][:, columns]
+        # An ECG has a class if it has any of its codes, each as sure as the model was trained to be. Codes have no
+        # wording and no language that a contrast with the normal ECG would have to take away.
+        temperature = 1 / float(inverse_temperature(model.log_scale)[FINE])
+        settings |= {"ensemble": "logsumexp", "temperature": temperature}
         result["zeroshot_codes"] = zero_shot(encoded.fine[seen], chosen, labels, data.subjects[seen], **settings)
     return result
 
