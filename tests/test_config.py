@@ -29,7 +29,7 @@ def test_shipped_recipes_load(path: Path) -> None:
         ("[training]\nchunk = -1", "chunk"),
         ("[ecg]\nwidth = 12", "multiple of 8"),
         ("[ecg]\nkernel = 4", "kernel odd"),
-        ("[augmentation]\nlead_subset = 1.5", "lead_subset and the dropouts"),
+        ("[augmentation]\nlead_subset = 1.5", "lead_subset, dropouts and queries"),
         ("[augmentation]\nnoise_mv = -0.1", "noise_mv"),
         ("[augmentation]\ntime_mask = 1.0", "time_mask"),
         ("[augmentation]\nmains_mv = 0.1", "100 Hz or less"),
