@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from einthoven.errors import EinthovenError
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.toml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes").rglob("*.toml")), ids=lambda p: p.stem)
 def test_shipped_recipes_load(path: Path) -> None:
     assert from_dict(Recipe, to_dict(load_recipe(path)), "again") == load_recipe(path)
 
@@ -28,7 +29,7 @@ def test_shipped_recipes_load(path: Path) -> None:
         ("[training]\nchunk = -1", "chunk"),
         ("[ecg]\nwidth = 12", "multiple of 8"),
         ("[ecg]\nkernel = 4", "kernel odd"),
-        ("[augmentation]\nlead_subset = 1.5", "lead_subset and the dropouts"),
+        ("[augmentation]\nlead_subset = 1.5", "lead_subset, dropouts and queries"),
         ("[augmentation]\nnoise_mv = -0.1", "noise_mv"),
         ("[augmentation]\ntime_mask = 1.0", "time_mask"),
         ("[augmentation]\nmains_mv = 0.1", "100 Hz or less"),
@@ -36,6 +37,13 @@ def test_shipped_recipes_load(path: Path) -> None:
         ("[evaluation]\nlabel_fractions = [0.0]", "label_fractions"),
         ("[vocabulary]\nfloor = 0", "floor above 0"),
         ('[vocabulary]\nicd9_table = "map.csv"', "icd9_as_icd10 where icd9_table"),
+        ('[ecg]\nscaling = "z"', "scaling none or minmax"),
+        ('[training]\nobjective = "byol"', "objective among contrast, simclr, patient, masked"),
+        ('[training]\nobjective = "simclr"', r'where \[space\] modalities is \["ecg"\]'),
+        ('[space]\nmodalities = ["ecg"]', "simclr, patient or masked"),
+        ('[space]\nmodalities = ["text"]', 'modalities "ecg", alone or with'),
+        ("[training]\nmask = 1.0", "mask between 0 and 1"),
+        ('[space]\nmodalities = ["ecg"]\n[training]\nobjective = "patient"\nloss = "sigmoid"', "loss info_nce where"),
         ("not toml", "not a readable TOML"),
         ('extends = "nowhere.toml"', "no such recipe"),
         ('extends = "recipe.toml"', "circle"),
@@ -106,3 +114,18 @@ def test_settings_overrule_a_recipe(tmp_path: Path) -> None:
 def test_a_setting_that_is_none_is_refused(setting: str, said: str) -> None:
     with pytest.raises(EinthovenError, match=said):
         load_recipe(None, [setting])
+
+
+def test_the_recipes_of_the_baselines_are_what_they_say() -> None:
+    folder = ROOT / "recipes" / "baselines"
+    ours = load_recipe(ROOT / "recipes" / "ecg-text.toml")
+    for name in ("simclr", "patient", "masked"):
+        recipe = load_recipe(folder / f"{name}.toml")
+        assert (recipe.training.objective, recipe.space.modalities) == (name, ("ecg",))
+        assert recipe.ecg == ours.ecg and replace(recipe.training, objective="contrast") == ours.training
+    clip = load_recipe(folder / "clip.toml", ["text.pretrained=PATH"])
+    assert (clip.text.pretrained, clip.text.frozen) == ("PATH", True)
+    assert (clip.training.multi_positive, clip.training.words, clip.ecg.scaling) == (False, 0.0, "minmax")
+    assert replace(clip.ecg, scaling="none") == ours.ecg
+    same = replace(clip.training, multi_positive=ours.training.multi_positive, words=ours.training.words)
+    assert same == ours.training

@@ -16,6 +16,7 @@ from einthoven.contrast import (
     info_nce,
     inverse_temperature,
     multi_hot,
+    nt_xent,
     sigmoid_loss,
     word_loss,
 )
@@ -220,7 +221,7 @@ def test_word_loss_equals_the_naive_loop() -> None:
 
 GLOO = """
 import sys, torch, torch.distributed as dist
-from einthoven.contrast import equal, gather, info_nce, sigmoid_loss
+from einthoven.contrast import equal, gather, info_nce, nt_xent, sigmoid_loss
 rank, world, store = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 dist.init_process_group("gloo", init_method="file://" + store, rank=rank, world_size=world)
 torch.manual_seed(0)
@@ -238,10 +239,12 @@ def loss_of(kind, present, g, part):
     a, b, t, s, p = (g(v) for v in (a, b, text[part], subject[part], present[part]))
     if kind == "info_nce":
         return info_nce(a, b, scale, equal(t), equal(s), p) + 0 * bias
+    if kind == "nt_xent":
+        return nt_xent(a, b, scale, equal(s)) + 0 * bias
     return sigmoid_loss(a, b, scale, bias, equal(t), equal(s), p)
 
 part = slice(rank * n, rank * n + n)
-for kind in ("info_nce", "sigmoid"):
+for kind in ("info_nce", "sigmoid", "nt_xent"):
     for present in (everyone, some, one_rank):
         mine = torch.autograd.grad(loss_of(kind, present, gather, part), learned)
         whole = torch.autograd.grad(loss_of(kind, present, lambda v: v, slice(None)), learned)
@@ -271,3 +274,42 @@ def test_gradients_over_ranks_equal_those_of_one_process(world: int, tmp_path) -
     for process in ranks:
         _, errors = process.communicate(timeout=120)
         assert process.returncode == 0, errors
+
+
+def naive_nt_xent(a: Tensor, b: Tensor, scale: float, ignored: Tensor) -> float:
+    """Chen 2020, eq. 1, over 2n views."""
+    n, views = len(a), [*a, *b]
+    total = 0.0
+    for i, view in enumerate(views):
+        mate = (i + n) % (2 * n)
+        others = [k for k in range(2 * n) if k == mate or (k != i and not ignored[i % n, k % n])]
+        total -= math.log(
+            math.exp(scale * float(view @ views[mate])) / sum(math.exp(scale * float(view @ views[k])) for k in others)
+        )
+    return total / (2 * n)
+
+
+@given(masks(), st.integers(0, 1000))
+@settings(max_examples=60, deadline=None)
+def test_nt_xent_equals_the_naive_loop(case: tuple[Tensor, Tensor, Tensor], seed: int) -> None:
+    _, ignored, _ = case
+    a, b = unit(len(ignored), 5, seed), unit(len(ignored), 5, seed + 5000)
+    got = nt_xent(a, b, torch.tensor(9.0), ignored)
+    assert float(got) == pytest.approx(naive_nt_xent(a, b, 9.0, ignored), rel=1e-4, abs=1e-6)
+    nothing = torch.zeros_like(ignored)
+    got = nt_xent(a, b, torch.tensor(9.0))
+    assert float(got) == pytest.approx(naive_nt_xent(a, b, 9.0, nothing), rel=1e-4, abs=1e-6)
+
+
+def test_nt_xent_in_closed_form() -> None:
+    n, s = 5, 4.0
+    x, scale = torch.eye(n), torch.tensor(s, requires_grad=True)
+    # one at cosine 1, the 2n - 2 others at 0
+    assert float(nt_xent(x, x, scale.detach())) == pytest.approx(math.log(1 + (2 * n - 2) * math.exp(-s)), rel=1e-5)
+    alone = nt_xent(x[:1], x[:1], scale)
+    alone.backward()
+    assert float(alone.detach()) == 0.0 and scale.grad is not None and float(scale.grad) == 0.0
+    with torch.autocast("cpu", torch.bfloat16):
+        a, b = unit(8, 4, 1).bfloat16(), unit(8, 4, 2).bfloat16()
+        got = nt_xent(a, b, scale)
+    assert got.dtype == torch.float32 and torch.equal(got, nt_xent(a.float(), b.float(), scale))

@@ -382,3 +382,26 @@ def test_a_changed_table_of_medications_trains_anew(study: Path, recipe: Path, t
     assert not pipeline.align(options, study, model).fresh
     table.write_text("name\tingredient\tclass\nwarfarin\tcoumarin\tB01AA\n")
     assert pipeline.align(options, study, model).fresh
+
+
+def test_a_baseline_that_sees_ecgs_alone_is_a_model_like_any_other(study: Path, recipe: Path, tmp_path: Path) -> None:
+    chosen = ["--set", 'space.modalities=["ecg"]', "--set", "training.objective=patient", "--set", "training.epochs=1"]
+    model, report = tmp_path / "model", tmp_path / "report"
+    run("align", str(study), "--recipe", str(recipe), "--out", str(model), *chosen)
+    assert {p.name for p in model.iterdir()} == {
+        "config.json", "model.safetensors", "probes.safetensors", "manifest.json",
+    }  # fmt: skip
+    counts = read_manifest(model / "manifest.json")["counts"]  # type: ignore[index]
+    recordings = pq.read_table(schema.RECORDINGS.at(study)).to_pylist()
+    assert counts["pairs"] == sum(r["split"] == "train" and r["row"] is not None for r in recordings)
+    assert 0 < counts["history"][-1]["validation_mrr"] <= 1
+    run("embed", str(model), str(study))
+    run("evaluate", str(model), str(study), "--split", "test", "--out", str(report), "--recipe", str(recipe))
+    metrics = json.loads((report / "metrics.json").read_text())
+    for series in ("model", "random_init"):
+        assert set(metrics[series]) == {"probe"}
+    page = (report / "report.html").read_text()
+    assert "Linear probe" in page and "<svg" in page and "concatenation." not in page.split("<h2>Texts</h2>")[1][:600]
+    with pytest.raises(EinthovenError, match="this model has no text encoder") as caught:
+        run("search", str(model), str(study), "--text", "atrial fibrillation")
+    assert len(str(caught.value).splitlines()) == 1

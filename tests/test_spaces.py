@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from einthoven.config import Space
-from einthoven.errors import EinthovenError
 from einthoven.spaces import Spaces, Views
 
 ECG, CODES, TEXT = 24, 16, 12
@@ -77,6 +76,7 @@ def test_any_modality_may_be_absent_and_the_others_are_as_before(arrangement: st
             assert view is None or torch.equal(view, whole[name])
 
 
-def test_an_ecg_alone_meets_nothing() -> None:
-    with pytest.raises(EinthovenError, match="modalities"):
-        spaces("fac", codes=False, text=False)
+def test_an_ecg_alone_has_the_fine_space_for_itself() -> None:
+    assert dims(spaces("fac", codes=False, text=False)(FEATURES["ecg"])) == {
+        "ecg_fine": 8, "codes_fine": None, "ecg_coarse": None, "codes_coarse": None, "text_coarse": None,
+    }  # fmt: skip

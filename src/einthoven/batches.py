@@ -32,6 +32,7 @@ class Batch:
 
     strip: Tensor  # float32 [b, 12, t], millivolts
     subject: Tensor  # int64 [b]
+    other: Tensor | None = None  # float32 [b, 12, t], a second strip: of the recording, or of another of the patient
     tokens: Tensor | None = None  # int64 [b, l]
     mask: Tensor | None = None  # int64 [b, l], 0 where padding
     text: Tensor | None = None  # int64 [b]; equal numbers: equal text
@@ -96,6 +97,7 @@ class Pairs:
     read: Callable[[Ints], npt.NDArray[np.int16]]  # store rows -> microvolts [b, 12, samples] at the model's rate
     texts: Texts | None = None
     codes: Codes | None = None
+    other: Callable[[Ints, np.random.Generator], Ints] | None = None  # pairs [b] -> the pairs of the second strips
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -167,6 +169,9 @@ def make_batch(pairs: Pairs, index: Ints, length: int, rate: int, options: Augme
         batch = _with_texts(batch, pairs.texts, index, options, generator)
     if pairs.codes is not None:
         batch = _with_codes(batch, pairs.codes, index, options, generator)
+    if pairs.other is not None:
+        signal = millivolts(pairs.read(pairs.rows[pairs.other(index, generator)]))
+        batch = replace(batch, other=torch.from_numpy(augment(signal, length, rate, options, generator)))
     return batch
 
 

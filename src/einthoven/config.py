@@ -142,8 +142,10 @@ class EcgEncoder:
     bottleneck: bool = False  # blocks of three convolutions, four times as wide at their ends: ResNet-50
     kernel: int = 5
     dropout: float = 0.1
+    scaling: str = "none"  # millivolts, without each lead's offset; or "minmax": each strip to [0, 1] (MERL)
 
     def __post_init__(self) -> None:
+        _require(self.scaling in ("none", "minmax"), "ecg: scaling none or minmax")
         _require(self.sampling_rate > 0 and self.strip_seconds > 0, "ecg: sampling_rate and strip_seconds above 0")
         _require(bool(self.blocks) and min(self.blocks) > 0, "ecg: blocks, a list of numbers above 0")
         _require(self.width > 0 and self.width % 8 == 0, "ecg: width a multiple of 8 (the heads of its pooling)")
@@ -227,7 +229,7 @@ class CodePretraining:
 class Space:
     """Which modalities a model has, and the spaces in which they meet (spaces.py)."""
 
-    modalities: tuple[str, ...] = ("ecg", "text")  # "ecg" and one or both of "codes" and "text"
+    modalities: tuple[str, ...] = ("ecg", "text")  # "ecg" and one or both of "codes" and "text"; alone: baselines
     arrangement: str = "fac"  # of three modalities: "fac" (fine and coarse), "disjoint" or "shared"
     dim: int = 256  # of the fine space, and of the only one
     coarse_dim: int = 256
@@ -236,8 +238,8 @@ class Space:
 
     def __post_init__(self) -> None:
         _require(
-            set(self.modalities) in ({"ecg", "codes"}, {"ecg", "text"}, {"ecg", "codes", "text"}),
-            'space: modalities "ecg" and one or both of "codes" and "text"',
+            set(self.modalities) in ({"ecg"}, {"ecg", "codes"}, {"ecg", "text"}, {"ecg", "codes", "text"}),
+            'space: modalities "ecg", alone or with one or both of "codes" and "text"',
         )
         _require(self.arrangement in ("fac", "disjoint", "shared"), "space: arrangement fac, disjoint or shared")
         _require(min(self.dim, self.coarse_dim, self.hidden) > 0, "space: dim, coarse_dim and hidden above 0")
@@ -270,10 +272,17 @@ class Augmentation:
         _require(0 <= min(shares) <= max(shares) <= 1, "augmentation: lead_subset, dropouts and queries from 0 to 1")
 
 
+OBJECTIVES: Final = ("contrast", "simclr", "patient", "masked")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Training:
     """How the contrastive loop runs. Batch, optimiser and epochs are our choices."""
 
+    objective: str = (
+        "contrast"  # between modalities; of an ECG alone "simclr", "patient" or "masked" (docs/baselines.md)
+    )
+    mask: float = 0.75  # masked: share of a strip's patches that are hidden (He 2022, section 4.1)
     fine: float = 1.0  # weight of the loss between ECG and codes
     coarse: float = 1.0  # weight of the loss between ECG and text
     codes_text: float = 0.0  # weight of the loss between codes and text, where codes have a way to text
@@ -299,7 +308,11 @@ class Training:
             min(self.epochs, self.batch, self.validate_every) > 0, "training: epochs, batch, validate_every above 0"
         )
         _require(min(self.fine, self.coarse, self.codes_text) >= 0, "training: fine, coarse, codes_text zero or more")
+        _require(self.objective in OBJECTIVES, f"training: objective among {', '.join(OBJECTIVES)}")
+        _require(0 < self.mask < 1, "training: mask between 0 and 1")
         _require(self.loss in ("info_nce", "sigmoid"), "training: loss info_nce or sigmoid")
+        between = self.objective == "contrast" or self.loss == "info_nce"
+        _require(between, "training: loss info_nce where `objective` is not contrast, which alone has another")
         _require(self.chunk >= 0, "training: chunk zero or more")
         _require(self.concatenation in ("report", "entity"), "training: concatenation report or entity")
         _require(self.learning_rate > 0 and self.clip_norm > 0, "training: learning_rate and clip_norm above 0")
@@ -377,6 +390,12 @@ class Recipe:
     def __post_init__(self) -> None:
         heard = self.augmentation.mains_mv == 0 or self.ecg.sampling_rate > 100
         _require(heard, "augmentation: mains_mv 0 where ecg.sampling_rate is 100 Hz or less, which cannot carry 50 Hz")
+        alone, between = set(self.space.modalities) == {"ecg"}, self.training.objective == "contrast"
+        _require(
+            alone != between,
+            'training: objective simclr, patient or masked where [space] modalities is ["ecg"], and contrast where it '
+            "names codes or text as well",
+        )
 
 
 def load_recipe(path: Path | None, settings: Sequence[str] = ()) -> Recipe:

@@ -142,6 +142,32 @@ def _one_way(logits: Tensor, positives: Tensor) -> Tensor:
     return -(log_p.sum(dim=1) / positives.sum(dim=1)).sum()
 
 
+def nt_xent(a: Tensor, b: Tensor, scale: Tensor, ignored: Tensor | None = None) -> Tensor:
+    """NT-Xent (Chen 2020, eq. 1): of the 2n views of n rows each must find the other one of its row.
+
+    Computed in float32, also from bfloat16 and inside of autocast.
+
+    Args:
+        a: [n, d], unit length: the first view of each row.
+        b: [n, d], unit length: the second.
+        scale: the inverse temperature, a scalar.
+        ignored: bool [n, n]; rows whose views are no negatives of each other's (another recording of the same patient).
+            The two views of one row are a positive pair whatever it says of the diagonal.
+
+    Returns:
+        The mean over all 2n views i, with j the other view of the row, of -log(exp(scale * z_i . z_j) / the sum of
+        exp(scale * z_i . z_k) over all k but i and the ignored). Of a single row it is 0, and so are its gradients.
+    """
+    z, rows = torch.cat([a, b]).float(), torch.arange(2 * len(a), device=a.device)
+    with torch.autocast(a.device.type, enabled=False):
+        logits = scale.float() * z @ z.T
+    target = rows.roll(len(a))
+    out = rows[:, None] == rows
+    if ignored is not None:
+        out = out | (ignored.repeat(2, 2) & (target[:, None] != rows))
+    return F.cross_entropy(logits.masked_fill(out, -torch.inf), target)
+
+
 def sigmoid_loss(
     a: Tensor,
     b: Tensor,

@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from einthoven.config import Space
-from einthoven.errors import EinthovenError
 
 
 class Head(nn.Module):
@@ -43,13 +42,11 @@ class Spaces(nn.Module):
         fac: text meets the ECG in the coarse space, which ECG and codes reach from the fine one by one common head.
         disjoint: two spaces, and the ECG has a head into each; codes have no way to text.
         shared: one space for all; fine and coarse are the same vectors.
-    With two modalities there is one space, and the arrangements are the same.
+    With two modalities there is one space, and the arrangements are the same. An ECG alone has a fine space for itself.
     """
 
     def __init__(self, space: Space, ecg_dim: int, codes_dim: int | None, text_dim: int | None) -> None:
         super().__init__()
-        if codes_dim is None and text_dim is None:
-            raise EinthovenError("space: an ECG meets nothing without codes or text; name one in `modalities`.")
         three = codes_dim is not None and text_dim is not None
         self.arrangement = space.arrangement if three else "shared"
         coarse = space.coarse_dim if self.arrangement != "shared" else space.dim
@@ -68,7 +65,7 @@ class Spaces(nn.Module):
         else:
             ecg_coarse = None if ecg is None else self.ecg_to_coarse(ecg)
         return Views(
-            ecg_fine=None if self.codes is None else ecg_fine,
+            ecg_fine=ecg_fine if self.codes is not None or self.text is None else None,
             codes_fine=codes_fine,
             ecg_coarse=ecg_coarse,
             codes_coarse=self._coarse(codes_fine),

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from einthoven.config import EcgEncoder
-from einthoven.encoders.ecg import ResNet1d
+from einthoven.encoders.ecg import ResNet1d, minmax
 
 DEEP = (3, 4, 6, 3)
 
@@ -97,3 +97,33 @@ def test_one_lead_and_any_length_do(bottleneck: bool, samples: int) -> None:
         assert torch.allclose(model(strip), features, atol=1e-4)
     assert features.isfinite().all()
     assert samples == 1 or not torch.allclose(features[0], features[1])
+
+
+def test_minmax_is_that_of_each_strip_over_its_recorded_leads() -> None:
+    strip = strips(3) + 5  # an offset: zeros are not between minimum and maximum
+    strip[0, 4:], strip[1] = 0, 0
+    scaled = minmax(strip)
+    for i, leads in ((0, 4), (2, 12)):
+        x = strip[i, :leads]
+        assert torch.allclose(scaled[i, :leads], (x - x.min()) / (x.max() - x.min() + 1e-8))
+        assert float(scaled[i, :leads].min()) == 0 and float(scaled[i, :leads].max()) == pytest.approx(1)
+    assert not scaled[0, 4:].any() and not scaled[1].any()
+    assert torch.allclose(minmax(3 * strip[2:] - 1), scaled[2:], atol=1e-5)  # no gain and no offset
+
+
+def test_scaling_is_a_part_of_the_encoder() -> None:
+    torch.manual_seed(0)
+    plain, scaled = (ResNet1d(EcgEncoder(width=8, blocks=(1, 1), scaling=name)).eval() for name in ("none", "minmax"))
+    scaled.load_state_dict(plain.state_dict())
+    with torch.inference_mode():
+        assert torch.allclose(scaled(strips()), scaled(2 * strips() + 1), atol=1e-4)
+        assert not torch.allclose(plain(strips()), plain(2 * strips()), atol=1e-4)
+        assert torch.equal(scaled(strips()), scaled.pool(scaled.map(minmax(strips()))))
+
+
+@pytest.mark.parametrize("samples", [1, 32, 33, 500])
+@pytest.mark.parametrize("blocks", [(1,), (2, 2, 2, 2)])
+def test_the_map_has_one_step_per_stride_of_the_strip(samples: int, blocks: tuple[int, ...]) -> None:
+    model = ResNet1d(EcgEncoder(width=8, blocks=blocks)).eval()
+    with torch.inference_mode():
+        assert model.map(strips(1, samples)).shape[-1] == -(-samples // model.stride)

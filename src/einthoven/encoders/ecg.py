@@ -3,6 +3,8 @@
 The article says only "a 1-D CNN on 5-second 12-lead segments"; the layers are our choice.
 """
 
+from typing import Final
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -100,7 +102,32 @@ class ResNet1d(nn.Module):
         self.body = nn.Sequential(*layers)
         self.pool = AttentionPooling(c_in)
         self.dim = c_in
+        self.stride = 2 ** (1 + len(widths))  # samples of the strip per step of the map before the pooling
+        self.scaled = SCALINGS[config.scaling]
 
     def forward(self, strip: Tensor) -> Tensor:
-        # the offset of a lead means nothing; a lead that is all zero stays so
-        return self.pool(self.body(self.stem(strip - strip.mean(dim=-1, keepdim=True))))
+        return self.pool(self.map(self.scaled(strip)))
+
+    def map(self, scaled: Tensor) -> Tensor:
+        """Scaled strips [b, 12, t] -> features over time [b, `dim`, t / `stride`, rounded up]."""
+        return self.body(self.stem(scaled))
+
+
+def centred(strip: Tensor) -> Tensor:
+    """Millivolts without the offset of each lead, which means nothing; a lead that is all zero stays so."""
+    return strip - strip.mean(dim=-1, keepdim=True)
+
+
+def minmax(strip: Tensor) -> Tensor:
+    """Each strip [12, t] to [0, 1] by the minimum and maximum of all its samples, as MERL does with whole recordings.
+
+    Gains and offsets of the whole strip go, offsets between leads stay. Leads that are all zero, not recorded, have no
+    part in minimum and maximum and stay zero: a recorded lead is zero where it has the strip's minimum, not throughout.
+    """
+    recorded = strip.abs().amax(dim=-1, keepdim=True) > 0
+    low = strip.masked_fill(~recorded, torch.inf).amin(dim=(1, 2), keepdim=True)
+    high = strip.masked_fill(~recorded, -torch.inf).amax(dim=(1, 2), keepdim=True)
+    return torch.where(recorded, (strip - low) / (high - low + 1e-8), 0.0)
+
+
+SCALINGS: Final = {"none": centred, "minmax": minmax}

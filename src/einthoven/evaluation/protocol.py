@@ -82,7 +82,7 @@ def evaluate_model(
         "seed": options.seed,
         "split": split,
         "counts": counts(data, study),
-        "concatenation": model.card.get("concatenation", "report"),
+        "concatenation": None if model.text is None else model.card.get("concatenation", "report"),
     }
     paired = read_manifest(stage_manifest(study, "pair")) or {"counts": {}}
     if paired["counts"].get("tokens"):

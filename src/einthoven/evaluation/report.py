@@ -6,7 +6,7 @@ Layout of the metrics (every part of "model" and "random_init" may be missing; t
      "trained_on": the same kinds, or null or missing,    # the data the model was trained on
      "command": str, "seed": int, "split": str,          # what made the numbers, on which split
      "counts": {name: int},                              # e.g. recordings, patients, excluded
-     "concatenation": "report" | "entity",               # of notes, that the model's texts were
+     "concatenation": "report" | "entity" | null,        # of notes, that the model's texts were; null: it has none
      "tokens": tokens.token_counts(...),                 # of both; missing where nothing was counted
      "model": {"retrieval": retrieval.retrieval(...),
                "zeroshot": zeroshot.zero_shot(...),

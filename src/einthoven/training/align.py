@@ -1,6 +1,8 @@
-"""Contrastive alignment of ECG, codes and text: one linear loop that survives a kill with the same numbers."""
+"""Contrastive alignment of ECG, codes and text, and the baselines of it: one linear loop that survives a kill with the
+same numbers."""
 
 import copy
+import math
 import os
 from collections.abc import Callable
 from datetime import timedelta
@@ -11,12 +13,11 @@ import numpy as np
 import pyarrow.compute as pc
 import torch
 from accelerate import Accelerator, PartialState
-from torch import Tensor
+from torch import Tensor, nn
 
-from einthoven.batches import Ints, Pairs, batches_per_epoch, epoch_batches
+from einthoven.batches import Batch, Ints, Pairs, batches_per_epoch, epoch_batches
 from einthoven.config import Recipe, Training
 from einthoven.errors import EinthovenError
-from einthoven.evaluation.retrieval import best_ranks
 from einthoven.model import Model
 from einthoven.model_directory import load
 from einthoven.study import data_kind
@@ -32,10 +33,11 @@ from einthoven.training.loop import (
     set_learning_rate,
     update_average,
 )
+from einthoven.training.objective import Objective, embedded, reciprocal_rank
 from einthoven.training.probes import fit_probes_of
+from einthoven.training.self_supervised import MaskedStrips, MatchingViews, held_views, second_strips
 from einthoven.training.step import backward
 from einthoven.waveforms.rates import at_rate
-from einthoven.waveforms.strips import Floats
 
 
 def train_on_study(
@@ -50,7 +52,8 @@ def train_on_study(
     train = table.filter(pc.equal(table["split"], "train"))
     if len(train) < 2:
         wanted = " or ".join(name for name in recipe.space.modalities if name != "ecg")
-        raise EinthovenError(f"{study}: {len(train)} training pairs with a signal and {wanted}; at least 2 are needed.")
+        needed = f"pairs with a signal and {wanted}" if wanted else "recordings with a signal"
+        raise EinthovenError(f"{study}: {len(train)} training {needed}; at least 2 are needed.")
     torch.manual_seed(recipe.training.seed)
     codes = code_part(recipe, study) if "codes" in recipe.space.modalities else None
     texts = sorted(set(train["text"].drop_null().to_pylist()))
@@ -68,9 +71,14 @@ def train_on_study(
         read=store.read,
         texts=None if model.text is None else texts_of(model, train["text"].to_pylist(), texts),
         codes=None if model.codes is None else codes_of(model, train),
+        other=second_strips(recipe.training.objective, train["subject_id"].to_numpy()),
     )
     validation = table.filter(pc.equal(table["split"], "validation"))
-    held = held_of(validation, store, model) if process.is_main_process else None
+    held = None
+    if process.is_main_process and pairs.other is not None:
+        held = held_views(validation, store, model, recipe.training.objective)
+    elif process.is_main_process:
+        held = held_of(validation, store, model)
     history = align(recipe, model, pairs, held, workshop, signature, progress)
     first = process.is_main_process
     process.destroy_process_group()  # what follows is the first process's alone
@@ -98,15 +106,17 @@ def align(
 ) -> list[dict[str, float]]:
     """Train `model` on `pairs`, write the average of the best epoch on `held` to `workshop/best`, return the history.
 
+    For what it is trained `training.objective` says; `pairs.other` and `held` must be what that needs.
     After every epoch everything is kept in `workshop`; a run that finds such a state goes on from it. `signature`
     says what the run depends on: a state with another one is refused.
     """
     options = recipe.training
     accelerator = Accelerator(cpu=_processors_only())
     kind = precision(options.precision, accelerator.device)
-    model.to(accelerator.device)
-    optimizer = adamw(model, options.learning_rate, options.weight_decay)
-    state = State(model, copy.deepcopy(model).eval().requires_grad_(False), optimizer, -1.0, 0, 0, [])
+    objective = objective_of(options, model).to(accelerator.device)
+    optimizer = adamw(objective, options.learning_rate, options.weight_decay)
+    average = copy.deepcopy(objective).eval().requires_grad_(False)
+    state = State(objective, average, optimizer, -math.inf, 0, 0, [])
     resume(workshop, state, signature, accelerator.device)
     wrapped, optimizer = accelerator.prepare(state.model, state.optimizer)
     steps = batches_per_epoch(len(pairs), options.batch) * options.epochs
@@ -127,8 +137,8 @@ def align(
         ):
             seed_dropout(options.seed, state.step, accelerator.process_index)
             set_learning_rate(optimizer, learning_rate(state.step, steps, options.learning_rate, options.warmup))
-            loss = backward(model, wrapped, batch.to(accelerator.device), options, kind)
-            accelerator.clip_grad_norm_(model.parameters(), options.clip_norm)
+            loss = objective.backward(wrapped, batch.to(accelerator.device), options, kind)
+            accelerator.clip_grad_norm_(objective.parameters(), options.clip_norm)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             update_average(state.average, state.model, options.ema, state.step)
@@ -142,6 +152,23 @@ def align(
     return state.history
 
 
+def objective_of(options: Training, model: Model) -> Objective:
+    """What `options` train the model for."""
+    if options.objective == "contrast":
+        return Alignment(model)
+    return MaskedStrips(model, options) if options.objective == "masked" else MatchingViews(model)
+
+
+class Alignment(Objective):
+    """The contrastive losses between modalities, and what stands beside them (step.py)."""
+
+    def backward(self, wrapped: nn.Module, batch: Batch, options: Training, kind: str) -> Tensor:
+        return backward(self.model, wrapped, batch, options, kind)
+
+    def score(self, held: Held) -> float:
+        return validate(self.model, held)
+
+
 def validate(model: Model, held: Held) -> float:
     """Mean reciprocal rank between ECGs and the distinct texts, and between ECGs and records, both ways; their mean."""
     scores = []
@@ -151,41 +178,26 @@ def validate(model: Model, held: Held) -> float:
         distinct = list(dict.fromkeys(texts))
         number = {text: i for i, text in enumerate(distinct)}
         group: Ints = np.array([number[text] for text in texts])
-        scores.append(_rank(_strips(model, held.strips[told], "coarse"), model.encode_text(distinct), group))
+        scores.append(reciprocal_rank(embedded(model, held.strips[told], "coarse"), model.encode_text(distinct), group))
     if held.records is not None and held.code_sets is not None:
         known = np.flatnonzero(np.diff(held.records.offsets))
         _, first, group = np.unique(held.code_sets[known], return_index=True, return_inverse=True)
         codes = model.encode_records(held.records)[known][first]
-        scores.append(_rank(_strips(model, held.strips[known], "fine"), codes, group))
+        scores.append(reciprocal_rank(embedded(model, held.strips[known], "fine"), codes, group))
     return float(np.mean(scores))
 
 
-def _strips(model: Model, strips: Floats, space: str) -> Floats:
-    parts = [
-        model.encode_strips(torch.from_numpy(strips[i : i + 64])).vectors(space) for i in range(0, len(strips), 64)
-    ]
-    ecg: Floats = torch.cat(parts).cpu().numpy()
-    return ecg
-
-
-def _rank(ecg: Floats, other: Floats, group: Ints) -> float:
-    """Mean reciprocal rank, both ways, of ECGs and what ECG i belongs to, `other[group[i]]`."""
-    there = best_ranks(ecg, other, group, np.arange(len(other)))
-    back = best_ranks(other, ecg, np.arange(len(other)), group)
-    return float(((1 / there).mean() + (1 / back).mean()) / 2)
-
-
 def _close_epoch(
-    state: State[Model], options: Training, held: Held | None, workshop: Path, signature: str, loss: float
+    state: State[Objective], options: Training, held: Held | None, workshop: Path, signature: str, loss: float
 ) -> None:
     entry = {"epoch": float(state.epoch), "step": float(state.step), "loss": loss}
     last = state.epoch == options.epochs
+    score, average = -math.inf, state.average
     if held is not None and (last or state.epoch % options.validate_every == 0):
-        entry["validation_mrr"] = validate(state.average, held)
+        score = entry[average.measure] = average.score(held)
     state.history.append(entry)
-    score = entry.get("validation_mrr", -1.0)
     if score > state.best or (held is None and last):
         state.best = max(score, state.best)
-        state.average.card = {**state.average.card, **entry}
-        state.average.save(workshop / "best")
+        average.model.card = {**average.model.card, **entry}
+        average.model.save(workshop / "best")
     keep(workshop, state, signature)

@@ -35,7 +35,7 @@ class Held:
 
 
 def training_pairs(study: Path, concatenation: str, modalities: Sequence[str]) -> pa.Table:
-    """The pairs with a signal and at least one other modality, by recording, with the age at it.
+    """The pairs with a signal and, where the model has others, at least one other modality; by recording, with its age.
 
     `text` is the concatenation asked for.
     """
@@ -47,7 +47,8 @@ def training_pairs(study: Path, concatenation: str, modalities: Sequence[str]) -
     table = table.append_column("age", ages["age"].take(places)).sort_by("recording_id")
     has = {"text": pc.is_valid(table["text"]), "codes": pc.greater(pc.list_value_length(table["codes"]), 0)}
     other = [has[name] for name in modalities if name in has]
-    return table.filter(pc.and_(pc.is_valid(table["row"]), functools.reduce(pc.or_, other)))
+    signal = pc.is_valid(table["row"])
+    return table.filter(pc.and_(signal, functools.reduce(pc.or_, other)) if other else signal)
 
 
 def code_kinds(study: Path) -> dict[str, list[str]]:
