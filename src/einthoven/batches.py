@@ -34,6 +34,7 @@ class Batch:
     mask: Tensor | None = None  # int64 [b, l], 0 where padding
     text: Tensor | None = None  # int64 [b]; equal numbers: equal text
     has_text: Tensor | None = None  # bool [b]
+    text_features: Tensor | None = None  # float32 [b, c], of a frozen encoder: it is not run
     codes: CodeBatch | None = None
     code_set: Tensor | None = None  # int64 [b]; equal numbers: the same codes
     has_codes: Tensor | None = None  # bool [b]
@@ -70,6 +71,7 @@ class Texts:
     mask: Tensor
     mask_token: int
     content: Tensor  # bool [vocabulary]; False for special tokens, which are never dropped
+    features: Tensor | None = None  # float32 [texts, c], of a frozen encoder
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,11 @@ def make_batch(pairs: Pairs, index: Ints, length: int, rate: int, options: Augme
         text = torch.from_numpy(pairs.texts.of_pair[index])
         mask = pairs.texts.mask[text]
         mask = mask[:, : int(mask.sum(dim=1).max())]
-        tokens = drop_words(pairs.texts.tokens[text][:, : mask.shape[1]], pairs.texts, options.word_dropout, generator)
+        tokens = pairs.texts.tokens[text][:, : mask.shape[1]]
+        if pairs.texts.features is None:
+            tokens = drop_words(tokens, pairs.texts, options.word_dropout, generator)
+        else:
+            batch = replace(batch, text_features=pairs.texts.features[text])
         batch = replace(batch, tokens=tokens, mask=mask, text=text, has_text=text >= 0)
     if pairs.codes is not None:
         codes = pairs.codes.records.batch(index, pairs.codes.max_codes)

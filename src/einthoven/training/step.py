@@ -21,7 +21,7 @@ def backward(model: Model, wrapped: nn.Module, batch: Batch, options: Training, 
 
     def encode(part: Batch) -> tuple[Embeddings, Tensor | None]:
         with torch.autocast(part.strip.device.type, torch.bfloat16, enabled=kind == "bf16"):
-            out = wrapped(part.strip, part.tokens, part.mask, part.codes)
+            out = wrapped(part.strip, part.tokens, part.mask, part.codes, part.text_features)
         own = None
         if out.words is not None and told is not None and part.tokens is not None and part.has_text is not None:
             own = options.words * word_loss(out.words, part.tokens, model.content, part.has_text / told)
