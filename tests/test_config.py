@@ -34,6 +34,7 @@ def test_shipped_recipes_load(path: Path) -> None:
         ("[augmentation]\ntime_mask = 1.0", "time_mask"),
         ("[augmentation]\nmains_mv = 0.1", "100 Hz or less"),
         ("[text]\nfrozen = true", "pretrained"),
+        ("[text]\nfrozen_layers = 2", "pretrained"),
         ("[evaluation]\nlabel_fractions = [0.0]", "label_fractions"),
         ("[vocabulary]\nfloor = 0", "floor above 0"),
         ('[vocabulary]\nicd9_table = "map.csv"', "icd9_as_icd10 where icd9_table"),

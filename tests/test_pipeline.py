@@ -373,6 +373,26 @@ def test_models_with_codes_train_and_are_measured(
         model.encode_codes([["LAB//1"]])
 
 
+def test_a_second_model_finds_the_features_of_a_frozen_text_encoder(study: Path, tmp_path: Path) -> None:
+    body = einthoven.load(study / "model").text.body  # type: ignore[union-attr]
+    body.save_pretrained(tmp_path / "encoder")
+    shutil.copytree(study / "model" / "tokenizer", tmp_path / "encoder", dirs_exist_ok=True)
+    recipe = load_recipe(None, [f"text.pretrained={tmp_path / 'encoder'}", "text.frozen=true", "ecg.width=8"])
+    seen: list[str] = []
+
+    def stop_when_it_trains(done: int, total: int, note: str) -> None:
+        seen.append(note)
+        if note.startswith("epoch"):
+            raise KeyboardInterrupt
+
+    for name, encodes in (("first", True), ("second", False)):
+        seen.clear()
+        with pytest.raises(KeyboardInterrupt):
+            pipeline.align(recipe, study, tmp_path / name, stop_when_it_trains)
+        assert ("texts through the frozen encoder" in seen) == encodes
+    assert len(list((study / "text_features").glob("*/*.parquet"))) == 2  # train, validation
+
+
 def test_a_changed_table_of_medications_trains_anew(study: Path, recipe: Path, tmp_path: Path) -> None:
     table, model = tmp_path / "drugs.tsv", tmp_path / "model"
     table.write_text("name\tingredient\tclass\nwarfarin\twarfarin\tB01AA\n")

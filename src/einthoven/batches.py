@@ -39,6 +39,7 @@ class Batch:
     has_text: Tensor | None = None  # bool [b]
     whole_text: Tensor | None = None  # int64 [b, l], tokens
     text_query: Tensor | None = None  # bool [b]
+    text_features: Tensor | None = None  # float32 [b, c], of a frozen encoder: it is not run
     codes: CodeBatch | None = None
     code_set: Tensor | None = None  # int64 [b]; equal numbers: the same codes
     has_codes: Tensor | None = None  # bool [b]
@@ -77,6 +78,7 @@ class Texts:
     mask: Tensor
     mask_token: int
     content: Tensor  # bool [vocabulary]; False for special tokens, which are never dropped
+    features: Tensor | None = None  # float32 [texts, c], of a frozen encoder
 
 
 @dataclass(frozen=True)
@@ -182,8 +184,11 @@ def _with_texts(
     mask = texts.mask[text]
     mask = mask[:, : int(mask.sum(dim=1).max())]
     whole = texts.tokens[text][:, : mask.shape[1]]
-    tokens = drop_words(whole, texts, options.word_dropout, generator)
     query = torch.zeros(len(text), dtype=torch.bool)
+    if texts.features is not None:  # of whole texts: none is masked, and none a query
+        batch = replace(batch, tokens=whole, mask=mask, text_features=texts.features[text])
+        return replace(batch, text=text, has_text=text >= 0, whole_text=whole, text_query=query)
+    tokens = drop_words(whole, texts, options.word_dropout, generator)
     if options.text_queries:
         query = torch.from_numpy(generator.random(len(text)) < options.text_queries) & (text >= 0)
         tokens, mask = stretch(torch.where(query[:, None], whole, tokens), mask, query, generator)

@@ -158,7 +158,8 @@ class TextEncoder:
     """`pretrained` names a Hugging Face model or a directory; without it a small BERT is trained from scratch."""
 
     pretrained: str | None = None
-    frozen: bool = False  # only with `pretrained`
+    frozen: bool = False  # only with `pretrained`: each text is encoded once, whole: word_dropout does nothing
+    frozen_layers: int = 0  # only with `pretrained`: so many layers, and the embeddings before them, are not trained
     max_tokens: int = 64
     vocabulary: int = 3000  # WordPiece entries; from scratch only, as are the rest
     hidden: int = 192
@@ -167,7 +168,9 @@ class TextEncoder:
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
-        _require(self.pretrained is not None or not self.frozen, "text: `pretrained` where `frozen` is set")
+        kept = self.frozen or self.frozen_layers != 0
+        _require(self.pretrained is not None or not kept, "text: `pretrained` where `frozen` or `frozen_layers` is set")
+        _require(self.frozen_layers >= 0, "text: frozen_layers zero or more")
         _require(self.max_tokens > 2, "text: max_tokens above 2")
         _require(min(self.hidden, self.layers, self.heads) > 0, "text: hidden, layers and heads above 0")
         _require(self.hidden % self.heads == 0, "text: hidden a multiple of heads")
@@ -258,7 +261,7 @@ class Augmentation:
     time_mask: float = 0.0  # share of the strip that is blanked, up to
     lead_subset: float = 0.0  # probability that only the limb leads, I and II, I, or II are left
     lead_dropout: float = 0.1  # probability that a lead is masked
-    word_dropout: float = 0.1  # probability that a text token is masked
+    word_dropout: float = 0.1  # probability that a text token is masked; not with a frozen text encoder
     code_dropout: float = 0.1  # probability that a code is masked
     text_queries: float = 0.0  # probability that of a text only a stretch is read, as short as a query
     code_queries: float = 0.0  # probability that of a record only a few codes are told, without days and age

@@ -19,7 +19,8 @@ from einthoven.config import CodeEncoder, EcgEncoder, Pairing, Space, TextEncode
 from einthoven.encoders.code_records import CodeBatch, Records, encode_records
 from einthoven.encoders.codes import CodeTransformer, body_of
 from einthoven.encoders.ecg import ResNet1d
-from einthoven.encoders.text import TextTransformer, load_pretrained, small_bert, train_tokenizer
+from einthoven.encoders.text import TextPart, TextTransformer, new_text, text_body
+from einthoven.encoders.text_features import encode_texts
 from einthoven.errors import EinthovenError
 from einthoven.pairing.kinds import kinds_of
 from einthoven.spaces import Spaces, Views
@@ -39,16 +40,9 @@ FINE, COARSE = 0, 1
 STRIPS = 3
 """Strips per recording at inference, evenly spaced; their unit vectors are averaged."""
 
+NO_TEXT = 'this model has no text encoder; train one with "text" among [space] modalities.'
+
 Floats = npt.NDArray[np.floating[Any]]
-
-
-@dataclass(frozen=True)
-class TextPart:
-    """What makes the text encoder of a model."""
-
-    config: TextEncoder
-    body: nn.Module
-    tokenizer: Any
 
 
 @dataclass(frozen=True)
@@ -101,7 +95,9 @@ class Model(nn.Module):
         self.vocabulary = None if codes is None else codes.vocabulary
         self.card = card  # what the model was trained on; written to config.json as it is
         self.ecg = ResNet1d(ecg)
-        self.text = None if text is None else TextTransformer(text.body, text.config.frozen)
+        self.text = None
+        if text is not None:
+            self.text = TextTransformer(text.body, text.config.frozen, text.config.frozen_layers)
         self.codes = None if codes is None else codes.encoder
         self.spaces = Spaces(
             space,
@@ -137,7 +133,7 @@ class Model(nn.Module):
         `texts`."""
         if ("codes" in space.modalities) != (codes is not None):
             raise EinthovenError("space: `modalities` name codes exactly where there is an encoder of them.")
-        return cls(ecg, space, _new_text(text, texts) if "text" in space.modalities else None, codes, {})
+        return cls(ecg, space, new_text(text, texts) if "text" in space.modalities else None, codes, {})
 
     def untrained(self, seed: int) -> "Model":
         """The same encoders and heads with random weights: the control every result is shown beside."""
@@ -162,11 +158,20 @@ class Model(nn.Module):
         return self.log_scale.device
 
     def forward(
-        self, strip: Tensor, tokens: Tensor | None = None, mask: Tensor | None = None, codes: CodeBatch | None = None
+        self,
+        strip: Tensor,
+        tokens: Tensor | None = None,
+        mask: Tensor | None = None,
+        codes: CodeBatch | None = None,
+        text: Tensor | None = None,
     ) -> Outputs:
-        """One call for all, so that DDP sees every parameter in one forward pass."""
+        """One call for all, so that DDP sees every parameter in one forward pass.
+
+        `text`: features of the texts; with them the encoder of text is not run.
+        """
         features = self.ecg(strip)
-        text = None if self.text is None or tokens is None or mask is None else self.text(tokens, mask)
+        if text is None and self.text is not None and tokens is not None and mask is not None:
+            text = self.text(tokens, mask)
         record = None if self.codes is None or codes is None else self.codes(codes)
         words, code_words = (None if told is None else told(features) for told in (self.words, self.code_words))
         return Outputs(self.spaces(features, record, text), words, code_words)
@@ -174,7 +179,7 @@ class Model(nn.Module):
     def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Token ids and mask, [n, t]; t is the longest text, cut at `max_tokens`."""
         if self.tokenizer is None or self.text_config is None:
-            raise EinthovenError('this model has no text encoder; train one with "text" among [space] modalities.')
+            raise EinthovenError(NO_TEXT)
         batch = self.tokenizer(
             list(texts), padding=True, truncation=True, max_length=self.text_config.max_tokens, return_tensors="pt"
         )
@@ -228,22 +233,25 @@ class Model(nn.Module):
         """Embed texts: unit vectors [n, d]. Equal texts are embedded once, so they are equal to the bit."""
         if isinstance(texts, str):
             raise EinthovenError("encode_text takes a list of texts, not one string: encode_text([text]).")
-        self.eval()
-        distinct = {text: i for i, text in enumerate(dict.fromkeys(texts))}
-        order = sorted(distinct, key=len)  # texts of like length share a batch: little padding
-        found: list[Tensor] = []
-        for start in range(0, len(order), batch):
-            tokens, mask = self.tokenize(order[start : start + batch])
-            assert self.text is not None  # or `tokenize` had said so
-            features = self.text(tokens.to(self.device), mask.to(self.device))
-            view = self.spaces(None, text=features).text_coarse
-            assert view is not None
-            found.append(view.float().cpu())
-        if not found:
+        place = {text: i for i, text in enumerate(dict.fromkeys(texts))}
+        if not place:
             return np.empty((0, self.space_config.dim), np.float32)
-        vectors = torch.cat(found).numpy()
-        place = {text: i for i, text in enumerate(order)}
-        return vectors[[place[text] for text in texts]]
+        return self.project_text(self.text_features(list(place), batch))[[place[text] for text in texts]]
+
+    def text_features(self, texts: Sequence[str], batch: int = 64) -> Tensor:
+        """The text encoder's features [n, c], before the head."""
+        if self.text is None:
+            raise EinthovenError(NO_TEXT)
+        self.eval()
+        return torch.from_numpy(encode_texts(self.text, self.tokenize, texts, batch))
+
+    @torch.inference_mode()
+    def project_text(self, features: Tensor) -> npt.NDArray[np.float32]:
+        """Features of texts [n, c] -> unit vectors [n, d]."""
+        view = self.spaces(None, text=features.to(self.device)).text_coarse
+        if view is None:
+            raise EinthovenError(NO_TEXT)
+        return view.float().cpu().numpy()
 
     @torch.inference_mode()
     def encode_records(self, records: Records, space: str = "fine", batch: int = 64) -> npt.NDArray[np.float32]:
@@ -322,16 +330,6 @@ class Model(nn.Module):
                 self.vocabulary.save(temporary / vocabularies.FILE)
 
 
-def _new_text(config: TextEncoder, texts: Sequence[str]) -> TextPart:
-    if config.pretrained is None:
-        tokenizer = train_tokenizer(texts, config.vocabulary)
-        return TextPart(config, text_body(small_bert(config, len(tokenizer))), tokenizer)
-    body, tokenizer = load_pretrained(config)
-    if tokenizer.mask_token_id is None or tokenizer.pad_token_id is None:
-        raise EinthovenError(f"text encoder {config.pretrained!r} has no mask or no padding token.")
-    return TextPart(config, body, tokenizer)
-
-
 def described(encoder: CodeTransformer) -> dict[str, Any]:
     """What `rebuilt` makes an encoder of."""
     body: Any = encoder.body
@@ -346,14 +344,6 @@ def rebuilt(values: dict[str, Any], where: str = "model") -> CodeTransformer:
     """An encoder of codes as `described`, with new weights."""
     config = from_dict(CodeEncoder, values["encoder"], where)
     return CodeTransformer(config, values["kinds"], body_of(values["body"]))
-
-
-def text_body(config: Any) -> nn.Module:
-    """A Hugging Face encoder with new weights."""
-    from transformers import AutoModel
-
-    body: nn.Module = AutoModel.from_config(config)
-    return body
 
 
 def _chunks(array: Floats, size: int) -> list[Floats]:

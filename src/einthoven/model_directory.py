@@ -9,8 +9,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from einthoven.config import EcgEncoder, Space, TextEncoder, from_dict
+from einthoven.encoders.text import TextPart, text_body
 from einthoven.errors import EinthovenError
-from einthoven.model import FORMAT, CodePart, Model, TextPart, rebuilt, text_body
+from einthoven.model import FORMAT, CodePart, Model, rebuilt
 from einthoven.vocabulary import vocabulary as vocabularies
 
 

@@ -275,6 +275,8 @@ def align(recipe: Recipe, study: Path, out: Path, progress: Progress = silent) -
         inputs |= vocabulary_files(recipe)
     if recipe.codes.pretrained is not None and Path(recipe.codes.pretrained).is_dir():
         inputs["codes"] = Path(recipe.codes.pretrained)
+    if recipe.text.pretrained is not None and Path(recipe.text.pretrained).is_dir():
+        inputs["text"] = Path(recipe.text.pretrained)
     workshop = out.with_name(out.name + ".training")
     signature = json.dumps([config, {name: fingerprint(path) for name, path in inputs.items()}], sort_keys=True)
 

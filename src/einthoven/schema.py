@@ -194,6 +194,19 @@ EMBEDDINGS = Table(
 )
 """One row per recording with a signal, below `embeddings/<model fingerprint>/`: a study may hold several models'."""
 
+TEXT_FEATURES = Table(
+    "text_features",
+    pa.schema(
+        [
+            pa.field("text_hash", pa.binary(32), nullable=False),  # SHA-256 of the text in UTF-8
+            pa.field("vector", pa.list_(pa.float32()), nullable=False),  # the encoder's pooled features
+        ]
+    ),
+)
+"""What a frozen text encoder makes of texts, in parts: `text_features/<digest of the encoder>/00000.parquet` …
+
+Kept from run to run by what is in it, not by a stage: so it is not among TABLES, whose columns date all stages."""
+
 TABLES: Final = {
     t.path: t for t in (RECORDINGS, EVENTS, CODES, NOTES, SUPPLIED_ENTITIES, EXCLUDED, ENTITIES, PAIRS, EMBEDDINGS)
 }

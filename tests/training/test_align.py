@@ -1,5 +1,6 @@
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -7,11 +8,12 @@ import torch
 
 from einthoven.batches import Pairs, Texts, epoch_batches
 from einthoven.config import Augmentation, EcgEncoder, Recipe, Space, TextEncoder, Training
+from einthoven.encoders.text import train_tokenizer
 from einthoven.errors import EinthovenError
 from einthoven.model import Model
 from einthoven.model_directory import load
-from einthoven.training.align import align
-from einthoven.training.aligned_pairs import Held
+from einthoven.training.align import align, validate
+from einthoven.training.aligned_pairs import Held, kept_features, texts_of
 from einthoven.training.step import backward
 from einthoven.waveforms.strips import from_store
 
@@ -94,3 +96,74 @@ def test_the_state_of_another_run_is_refused(tmp_path: Path) -> None:
     align(RECIPE, *parts(RECIPE), tmp_path, signature="one")
     with pytest.raises(EinthovenError, match="unfinished run of another recipe"):
         align(RECIPE, *parts(RECIPE), tmp_path, signature="two")
+
+
+def megatron(place: Path, **text: Any) -> Recipe:
+    """A recipe with a tiny GatorTron, random and saved as a user would have it."""
+    from transformers import MegatronBertConfig, MegatronBertModel
+
+    tokenizer = train_tokenizer(TEXTS, 100)
+    torch.manual_seed(1)
+    config = MegatronBertConfig(
+        vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
+    )  # fmt: skip
+    MegatronBertModel(config).save_pretrained(place)
+    tokenizer.save_pretrained(place)
+    return replace(RECIPE, text=TextEncoder(pretrained=str(place), max_tokens=16, **text))
+
+
+def test_gatortron_is_trained_from_its_second_layer_on(tmp_path: Path) -> None:
+    recipe = megatron(tmp_path / "gatortron", frozen_layers=1)
+    model, pairs, held = parts(recipe)
+    before = {name: p.detach().clone() for name, p in model.text.body.named_parameters()}
+    align(recipe, model, pairs, held, tmp_path / "work")
+    best = load(tmp_path / "work" / "best")
+    after = dict(best.text.body.named_parameters())
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    still = ("embeddings.", "encoder.layer.0.", "pooler.")
+    keys = {name for name in before if name.endswith("key.bias")}  # which a softmax over keys does not see
+    assert changed | keys == {name for name in before if not name.startswith(still)} | keys
+    assert {"encoder.layer.1.output.dense.weight", "encoder.ln.weight"} <= changed
+    best.save(tmp_path / "model")
+    assert np.array_equal(load(tmp_path / "model").encode_text(TEXTS), best.encode_text(TEXTS))
+
+
+@pytest.mark.parametrize("chunk", [0, 3])
+def test_a_step_on_kept_features_is_the_step_with_the_encoder(tmp_path: Path, chunk: int) -> None:
+    recipe = megatron(tmp_path / "gatortron", frozen=True)
+    model, pairs, _ = parts(recipe)
+    model.eval()
+    of_pair = [*TEXTS[:6], None, TEXTS[1]]
+    kept = kept_features(model, tmp_path / "study", lambda done, total, note: None)
+    steps = []
+    for features in (None, kept):
+        given = replace(pairs, texts=texts_of(model, of_pair, TEXTS, features))
+        (batch,) = epoch_batches(
+            given, batch=8, length=model.strip_samples, rate=100, options=recipe.augmentation, seed=0, epoch=0
+        )
+        assert (batch.text_features is None) == (features is None)
+        model.zero_grad()
+        loss = backward(model, model, batch, replace(recipe.training, chunk=chunk), "fp32")
+        steps.append((float(loss), {name: p.grad for name, p in model.named_parameters() if p.requires_grad}))
+    (loss, gradients), (again, others) = steps
+    assert again == pytest.approx(loss, abs=1e-5)
+    assert all(torch.allclose(gradients[name], others[name], atol=1e-5) for name in gradients)
+    assert float(gradients["words.weight"].abs().max()) > 1e-3  # words are predicted all the same
+
+
+def test_a_frozen_encoder_runs_once_for_a_text(tmp_path: Path) -> None:
+    recipe = megatron(tmp_path / "gatortron", frozen=True)
+    model, pairs, held = parts(recipe)
+    kept = kept_features(model, tmp_path / "study", lambda done, total, note: None)
+    pairs = replace(pairs, texts=texts_of(model, TEXTS, TEXTS, kept))
+    seen = replace(held, text_features=kept.of(TEXTS))
+    assert validate(model.eval(), seen) == pytest.approx(validate(model, held), abs=1e-6)
+    runs: list[int] = []
+    model.text.register_forward_hook(lambda *_: runs.append(1))
+    align(recipe, model, pairs, seen, tmp_path / "work")
+    assert not runs
+    best = load(tmp_path / "work" / "best")
+    assert torch.equal(
+        best.text.body.embeddings.word_embeddings.weight, model.text.body.embeddings.word_embeddings.weight
+    )
+    assert np.isclose(best.card["validation_mrr"], validate(best, held), atol=1e-6)

@@ -21,7 +21,16 @@ from einthoven.errors import EinthovenError
 from einthoven.model import Model
 from einthoven.model_directory import load
 from einthoven.study import data_kind
-from einthoven.training.aligned_pairs import Held, code_kinds, code_part, codes_of, held_of, texts_of, training_pairs
+from einthoven.training.aligned_pairs import (
+    Held,
+    code_kinds,
+    code_part,
+    codes_of,
+    held_of,
+    kept_features,
+    texts_of,
+    training_pairs,
+)
 from einthoven.training.loop import (
     State,
     adamw,
@@ -65,11 +74,14 @@ def train_on_study(
         "concatenation": recipe.training.concatenation,
         "code_kinds": code_kinds(study),
     }
+    kept = kept_features(model.to(process.device), study, progress)
+    with process.main_process_first():  # which encodes what the others find kept
+        told = None if model.text is None else texts_of(model, train["text"].to_pylist(), texts, kept)
     pairs = Pairs(
         rows=train["row"].to_numpy(),
         subjects=train["subject_id"].to_numpy(),
         read=store.read,
-        texts=None if model.text is None else texts_of(model, train["text"].to_pylist(), texts),
+        texts=told,
         codes=None if model.codes is None else codes_of(model, train),
         other=second_strips(recipe.training.objective, train["subject_id"].to_numpy()),
     )
@@ -78,7 +90,7 @@ def train_on_study(
     if process.is_main_process and pairs.other is not None:
         held = held_views(validation, store, model, recipe.training.objective)
     elif process.is_main_process:
-        held = held_of(validation, store, model)
+        held = held_of(validation, store, model, kept)
     history = align(recipe, model, pairs, held, workshop, signature, progress)
     first = process.is_main_process
     process.destroy_process_group()  # what follows is the first process's alone
@@ -115,7 +127,8 @@ def align(
     kind = precision(options.precision, accelerator.device)
     objective = objective_of(options, model).to(accelerator.device)
     optimizer = adamw(objective, options.learning_rate, options.weight_decay)
-    average = copy.deepcopy(objective).eval().requires_grad_(False)
+    frozen = {id(p): p for p in objective.parameters() if not p.requires_grad}  # their own average: one copy does
+    average = copy.deepcopy(objective, frozen).eval().requires_grad_(False)
     state = State(objective, average, optimizer, -math.inf, 0, 0, [])
     resume(workshop, state, signature, accelerator.device)
     wrapped, optimizer = accelerator.prepare(state.model, state.optimizer)
@@ -178,7 +191,10 @@ def validate(model: Model, held: Held) -> float:
         distinct = list(dict.fromkeys(texts))
         number = {text: i for i, text in enumerate(distinct)}
         group: Ints = np.array([number[text] for text in texts])
-        scores.append(reciprocal_rank(embedded(model, held.strips[told], "coarse"), model.encode_text(distinct), group))
+        features = model.text_features(distinct) if held.text_features is None else held.text_features
+        scores.append(
+            reciprocal_rank(embedded(model, held.strips[told], "coarse"), model.project_text(features), group)
+        )
     if held.records is not None and held.code_sets is not None:
         known = np.flatnonzero(np.diff(held.records.offsets))
         _, first, group = np.unique(held.code_sets[known], return_index=True, return_inverse=True)

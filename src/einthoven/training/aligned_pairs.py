@@ -1,13 +1,14 @@
 """From the tables of a study to what the contrastive loop trains on and is validated by."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from torch import Tensor
 
 from einthoven import schema
 from einthoven.batches import Codes, Ints, Texts
@@ -15,6 +16,7 @@ from einthoven.config import Recipe
 from einthoven.encoders.code_records import Records, code_sets, encode_records
 from einthoven.encoders.codes import create as create_codes
 from einthoven.encoders.codes import load as load_codes
+from einthoven.encoders.text_features import KeptFeatures
 from einthoven.model import STRIPS, CodePart, Model
 from einthoven.study import read_manifest, read_table, stage_manifest
 from einthoven.vocabulary import vocabulary as vocabularies
@@ -30,6 +32,7 @@ class Held:
 
     strips: Floats  # [n, s, 12, t] millivolts
     texts: list[str | None]
+    text_features: Tensor | None = None  # [m, c] of the distinct texts in their order, by a frozen encoder
     records: Records | None = None
     code_sets: Ints | None = None  # [n] equal numbers: the same codes
 
@@ -69,18 +72,30 @@ def code_part(recipe: Recipe, study: Path) -> CodePart:
     return CodePart(create_codes(recipe.codes, vocabulary, kinds), vocabulary)
 
 
-def texts_of(model: Model, of_pair: list[str | None], texts: list[str]) -> Texts:
-    """The distinct texts as tokens, and which of them each pair has."""
+def kept_features(model: Model, study: Path, progress: Callable[[int, int, str], None]) -> KeptFeatures | None:
+    """Where the features of texts are kept; None where the model has no frozen encoder of text."""
+    if model.text is None or model.text_config is None or not model.text.frozen:
+        return None
+
+    def report(done: int, total: int) -> None:
+        progress(done, total, "texts through the frozen encoder")
+
+    return KeptFeatures(model.text, model.tokenizer, model.tokenize, model.text_config.max_tokens, study, report)
+
+
+def texts_of(model: Model, of_pair: list[str | None], texts: list[str], kept: KeptFeatures | None) -> Texts:
+    """The distinct texts as tokens and, of a frozen encoder, as features; and which of them each pair has."""
     number = {text: i for i, text in enumerate(texts)}
-    missing = any(text is None for text in of_pair)
-    tokens, mask = model.tokenize([*texts, ""] if missing else texts)
+    rows = [*texts, ""] if any(text is None for text in of_pair) else texts
+    tokens, mask = model.tokenize(rows)
     assert model.tokenizer is not None
     return Texts(
         of_pair=np.array([-1 if text is None else number[text] for text in of_pair]),
         tokens=tokens,
         mask=mask,
         mask_token=model.tokenizer.mask_token_id,
-        content=model.content,
+        content=model.content.cpu(),
+        features=None if kept is None else kept.of(rows),
     )
 
 
@@ -98,11 +113,13 @@ def records_of(model: Model, table: pa.Table) -> tuple[Records, Ints]:
     return records, code_sets(records)
 
 
-def held_of(table: pa.Table, store: Store, model: Model) -> Held | None:
+def held_of(table: pa.Table, store: Store, model: Model, kept: KeptFeatures | None = None) -> Held | None:
     """The validation pairs; None where there are fewer than two."""
     if len(table) < 2:
         return None
     block = store.read(table["row"].to_numpy())
     strips = from_store(block, store.sampling_rate, model.ecg_config.sampling_rate, model.strip_samples, STRIPS)
     records, sets = (None, None) if model.codes is None else records_of(model, table)
-    return Held(strips, table["text"].to_pylist(), records, sets)
+    texts = table["text"].to_pylist()
+    features = None if kept is None else kept.of(list(dict.fromkeys(text for text in texts if text is not None)))
+    return Held(strips, texts, features, records, sets)

@@ -97,10 +97,14 @@ def adamw(model: nn.Module, peak: float, weight_decay: float) -> torch.optim.Opt
 
 @torch.no_grad()
 def update_average(average: nn.Module, model: nn.Module, decay: float, step: int) -> None:
-    """Exponential moving average of the weights; its memory grows with the steps, so the start is forgotten soon."""
+    """Exponential moving average of the weights; its memory grows with the steps, so the start is forgotten soon.
+
+    What is frozen stays what it is: that of a large encoder would cost more than the rest of a step.
+    """
     decay = min(decay, (1 + step) / (10 + step))
-    means, news = list(average.state_dict().values()), list(model.state_dict().values())
-    smooth = [i for i, mean in enumerate(means) if mean.is_floating_point()]
+    means, news = list(average.state_dict().values()), list(model.state_dict(keep_vars=True).values())
+    trained = [not isinstance(new, nn.Parameter) or new.requires_grad for new in news]
+    smooth = [i for i, mean in enumerate(means) if mean.is_floating_point() and trained[i]]
     torch._foreach_lerp_([means[i] for i in smooth], [news[i] for i in smooth], 1 - decay)
     for mean, new in zip(means, news, strict=True):
         if not mean.is_floating_point():  # counters

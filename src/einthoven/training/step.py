@@ -33,7 +33,7 @@ def backward(model: Model, wrapped: nn.Module, batch: Batch, options: Training, 
 
     def encode(part: Batch) -> tuple[Embeddings, Tensor | None]:
         with torch.autocast(part.strip.device.type, torch.bfloat16, enabled=kind == "bf16"):
-            out = wrapped(part.strip, part.tokens, part.mask, part.codes)
+            out = wrapped(part.strip, part.tokens, part.mask, part.codes, part.text_features)
         views: Views = out.views
         own = told(model, out, part, rows, options)
         return (views.ecg_fine, views.codes_fine, views.ecg_coarse, views.codes_coarse, views.text_coarse), own
