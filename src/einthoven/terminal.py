@@ -130,3 +130,16 @@ def print_report(out: Path) -> None:
         shown_table.add_row(row.task, row.measure, row.model, row.control)
     console.print(shown_table)
     console.print(f"report: {out / 'report.html'}")
+
+
+def print_outliers(out: Path) -> None:
+    from einthoven.evaluation.outlier_page import HEADER, table
+
+    result = json.loads((out / "outliers.json").read_text(encoding="utf-8"))
+    shown_table = Table(title=f"{result['data_kind']} data, {result['split']} split", title_justify="left")
+    for column in HEADER:
+        shown_table.add_column(column)
+    for row in table(result):
+        shown_table.add_row(*row)
+    console.print(shown_table)
+    console.print(f"report: {out / 'outliers.html'}")

@@ -19,6 +19,7 @@ from scipy.special import logsumexp
 from sklearn.covariance import LedoitWolf
 from sklearn.neighbors import NearestNeighbors
 
+from einthoven.config import OUTLIER_DETECTORS
 from einthoven.errors import EinthovenError
 from einthoven.evaluation.intervals import Floats, Integers
 from einthoven.evaluation.retrieval import unit
@@ -173,14 +174,8 @@ class MaxCosine:
         return 1 - (rows @ unit(self.prompts).T).max(axis=1).astype(np.float64)
 
 
-DETECTORS: Final[dict[str, type[Any]]] = {
-    "mahalanobis": Mahalanobis,
-    "relative-mahalanobis": RelativeMahalanobis,
-    "neighbours": Neighbours,
-    "energy": Energy,
-    "vim": VirtualLogit,
-    "prompts": MaxCosine,
-}
+_CLASSES = (Mahalanobis, RelativeMahalanobis, Neighbours, Energy, VirtualLogit, MaxCosine)
+DETECTORS: Final[dict[str, type[Any]]] = dict(zip(OUTLIER_DETECTORS, _CLASSES, strict=True))
 
 
 def _rows(features: Floats, width: int | None = None) -> NDArray[np.float64]:
