@@ -276,6 +276,7 @@ class Training:
     loss: str = "info_nce"  # or "sigmoid"
     multi_positive: bool = True  # equal texts and equal sets of codes are positives; else each pair is alone
     concatenation: str = "report"  # the text beside an ECG: "report" or "entity" concatenation
+    without_class: str | None = None  # a super-class, e.g. "HYP", whose recordings are kept for `einthoven outliers`
     epochs: int = 30
     batch: int = 128
     chunk: int = 0  # rows of a batch encoded at a time, where memory does not hold them all; 0: all

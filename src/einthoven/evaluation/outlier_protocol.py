@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from einthoven.config import Evaluation
 from einthoven.embed import Signals, embed_rows
 from einthoven.errors import EinthovenError
 from einthoven.evaluation.intervals import Floats, Integers, bootstrap, weighted_auroc
+from einthoven.evaluation.labels import of_class
 from einthoven.evaluation.outlier_page import write_page
 from einthoven.evaluation.outliers import Detector, Outliers, load_outliers
 from einthoven.model import Model
@@ -40,7 +43,7 @@ Scores = dict[str, dict[str, Floats]]
 class Case:
     """Recordings that are outliers in one way."""
 
-    kind: str  # "corruption" or "study"
+    kind: str  # "corruption", "class" or "study"
     name: str
     severity: int
     level: str
@@ -74,7 +77,8 @@ def measure_outliers(
 ) -> dict[str, Any]:
     """Write `outliers.json` and `outliers.html` to `out`; return counts."""
     kept, model, store = load_outliers(directory), load(directory), Store.open(study)
-    usual = sample(study, split, MEASURED, options.seed)
+    unseen = model.card.get("without_class")
+    usual = sample(study, split, MEASURED, options.seed, unseen)
     if len(usual) < 2:
         raise EinthovenError(
             f"{study}: the {split} split has not two recordings with a signal. Choose another --split."
@@ -85,6 +89,7 @@ def measure_outliers(
     if control is not None:
         seers["random_init"] = control
     cases = [*_corrupted(store, rows, model, study, options.seed), *_other_studies(others, options.seed)]
+    cases += [] if unseen is None else [_unseen(store, study, split, unseen, options.seed)]
 
     base = _scored(seers, store, rows, lambda i, n: progress(i, n, f"{split} recordings"))
     found = []
@@ -120,7 +125,7 @@ def _scored(
 def _control(
     model: Model, directory: Path, study: Path, options: Evaluation, progress: Callable[[int, int, str], None]
 ) -> Seer | None:
-    train = sample(study, "train", MOST, options.seed)
+    train = sample(study, "train", MOST, options.seed, model.card.get("without_class"))
     if len(train) < 2:
         return None
     control = model.untrained(options.seed)
@@ -147,9 +152,19 @@ def _other_studies(others: Sequence[Path], seed: int) -> Iterator[Case]:
             raise EinthovenError(f"--other: two studies are named {name}; rename one, the table tells them by name.")
         found = sample(other, None, MEASURED, seed)
         if not len(found):
-            raise EinthovenError(f"{other}: no recording with a signal.")
+            raise EinthovenError(f"--other {other}: no recording with a signal.")
         subjects = found["subject_id"].to_numpy()
         yield Case("study", name, 1, "", data_kind(other), Store.open(other), found["row"].to_numpy(), subjects)
+
+
+def _unseen(store: Store, study: Path, split: str, name: str, seed: int) -> Case:
+    """The recordings of the super-class that the model was trained without."""
+    everything = sample(study, split, None, seed)
+    found = everything.filter(pc.is_in(everything["recording_id"], pa.array(of_class(study, name), pa.string())))
+    if not len(found):
+        raise EinthovenError(f"{study}: the {split} split has no recording of {name}. Choose another --split.")
+    rows, subjects = found["row"].to_numpy()[:MEASURED], found["subject_id"].to_numpy()[:MEASURED]
+    return Case("class", name, 1, "not trained on", data_kind(study), store, rows, subjects)
 
 
 def compare(
@@ -179,7 +194,7 @@ def compare(
                 rows[i].setdefault(series, {})[name] = measured
             for case, row, outlying in zip(cases, rows, scores, strict=False):
                 if case.subjects is not None:
-                    apart = studies_apart(usual, outlying, subjects, case.subjects, options)
+                    apart = others_apart(usual, outlying, subjects, case.subjects, case.kind == "study", options)
                     row.setdefault(series, {})[name] = apart
                 if series == "model":
                     row[series][name]["flagged"] = float((outlying > kept.detectors[name].threshold).mean())
@@ -203,16 +218,23 @@ def corruptions_apart(
     return [{name: found[f"{i} {name}"] for name in MEASURES} for i in range(len(outlying) + 1)]
 
 
-def studies_apart(
-    usual: Floats, outlying: Floats, subjects: Integers, of_outlying: Integers, options: Evaluation
+def others_apart(
+    usual: Floats,
+    outlying: Floats,
+    subjects: Integers,
+    of_outlying: Integers,
+    other_study: bool,
+    options: Evaluation,
 ) -> dict[str, Any]:
-    """The same of recordings [m] of another study: patients of two studies are never one, whatever their numbers."""
-    one, other = (np.unique(of, return_inverse=True)[1] for of in (subjects, of_outlying))
+    """The same of other recordings [m]. Patients of two studies are never one, whatever their numbers."""
+    if other_study:
+        numbers = (np.unique(of, return_inverse=True)[1] for of in (subjects, of_outlying))
+        subjects, of_outlying = next(numbers), -1 - next(numbers)
 
     def statistics(w: Floats) -> dict[str, Floats]:
         return _apart(usual, outlying, w[:, : len(usual)], w[:, len(usual) :])
 
-    return dict(bootstrap(np.concatenate([one, -1 - other]), statistics, options.resamples, options.seed))
+    return dict(bootstrap(np.concatenate([subjects, of_outlying]), statistics, options.resamples, options.seed))
 
 
 def _apart(usual: Floats, outlying: Floats, w: Floats, v: Floats) -> dict[str, Floats]:

@@ -16,6 +16,7 @@ from torch import Tensor
 from einthoven.batches import Ints, Pairs, batches_per_epoch, epoch_batches
 from einthoven.config import Recipe, Training
 from einthoven.errors import EinthovenError
+from einthoven.evaluation.labels import without_class
 from einthoven.evaluation.retrieval import best_ranks
 from einthoven.model import Model
 from einthoven.model_directory import load
@@ -47,6 +48,7 @@ def train_on_study(
     with process.main_process_first():
         store = at_rate(study, recipe.ecg.sampling_rate)
     table = training_pairs(study, recipe.training.concatenation, recipe.space.modalities)
+    table = without_class(table, study, recipe.training.without_class)
     train = table.filter(pc.equal(table["split"], "train"))
     if len(train) < 2:
         wanted = " or ".join(name for name in recipe.space.modalities if name != "ecg")
@@ -62,6 +64,8 @@ def train_on_study(
         "concatenation": recipe.training.concatenation,
         "code_kinds": code_kinds(study),
     }
+    if recipe.training.without_class is not None:
+        model.card["without_class"] = recipe.training.without_class
     pairs = Pairs(
         rows=train["row"].to_numpy(),
         subjects=train["subject_id"].to_numpy(),

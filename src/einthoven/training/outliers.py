@@ -13,7 +13,7 @@ from einthoven.config import Evaluation
 from einthoven.embed import Rows, embed_rows
 from einthoven.errors import EinthovenError
 from einthoven.evaluation.intervals import Floats, Integers
-from einthoven.evaluation.labels import super_classes
+from einthoven.evaluation.labels import super_classes, without_class
 from einthoven.evaluation.outliers import DETECTORS, FILE, Calibrated, Detector, Outliers, save_outliers
 from einthoven.evaluation.transfer import Probe
 from einthoven.evaluation.zeroshot import PROMPTS
@@ -38,11 +38,12 @@ def fit_outliers_of(
 
     Nothing is written where a split has fewer than two recordings with a signal.
     """
-    train, held = (sample(study, split, MOST, options.seed) for split in ("train", "validation"))
+    model, store = load(directory), Store.open(study)
+    unseen = model.card.get("without_class")
+    train, held = (sample(study, split, MOST, options.seed, unseen) for split in ("train", "validation"))
     if min(len(train), len(held)) < 2:
         (directory / FILE).unlink(missing_ok=True)
         return {"fitted": 0, "calibrated": 0}
-    model, store = load(directory), Store.open(study)
     seen = embed_rows(model, store, train["row"].to_numpy(), lambda i, n: progress(i, n, "train features"))
     usual = embed_rows(model, store, held["row"].to_numpy(), lambda i, n: progress(i, n, "validation features"))
     detectors = fit_detectors(model, seen, common_sets(study, train), whole_probe(directory, "model"))
@@ -64,13 +65,17 @@ def _wanting(detector: str) -> str:
     return "texts" if detector == "prompts" else "classes of findings"
 
 
-def sample(study: Path, split: str | None, most: int, seed: int) -> pa.Table:
-    """The recordings of a split (None: of all) that have a signal, by id; of more than `most`, so many at random."""
+def sample(study: Path, split: str | None, most: int | None, seed: int, unseen: str | None = None) -> pa.Table:
+    """The recordings of a split (None: of all) that have a signal, by id; of more than `most`, so many at random.
+
+    Recordings of the super-class `unseen` are left out.
+    """
     rows = read_table(schema.RECORDINGS, study, ["recording_id", "subject_id", "split", "row"]).sort_by("recording_id")
     rows = rows.filter(pc.is_valid(rows["row"]))
     if split is not None:
         rows = rows.filter(pc.equal(rows["split"], split))
-    if len(rows) > most:
+    rows = without_class(rows, study, unseen)
+    if most is not None and len(rows) > most:
         rows = rows.take(np.sort(np.random.default_rng(seed).choice(len(rows), most, replace=False)))
     return rows
 
@@ -106,7 +111,8 @@ def fit_detectors(model: Model, seen: Rows, labels: Integers, probe: Probe | Non
     if probe is not None and len(probe.bias):
         made |= {"energy": (probe.weight, probe.bias), "vim": (probe.weight, probe.bias)}
     if model.text is not None:
-        prompts = [text for languages in PROMPTS.values() for texts in languages.values() for text in texts]
+        told = [languages for name, languages in PROMPTS.items() if name != model.card.get("without_class")]
+        prompts = [text for languages in told for texts in languages.values() for text in texts]
         made["prompts"] = (model.encode_text(prompts),)
     detectors: dict[str, Detector] = {name: DETECTORS[name](*made[name]) for name in DETECTORS if name in made}
     for detector in detectors.values():
