@@ -390,13 +390,15 @@ def embed(model_directory: Path, study: Path, progress: Progress = silent) -> Ou
 
 
 def search(model_directory: Path, study: Path, text: str, top: int, split: str | None = None) -> "list[Hit]":
-    """The recordings of a study nearest to a text; embeds the study first where that was not done."""
+    """The recordings of a study nearest to a text, outliers flagged; embeds the study first where that was not done."""
     from einthoven.embed import table_of
+    from einthoven.evaluation.outliers import FILE, load_outliers
     from einthoven.model_directory import load
     from einthoven.search.query import search_text
 
     embed(model_directory, study)
-    return search_text(load(model_directory), table_of(model_directory), study, text, top, split)
+    outliers = load_outliers(model_directory) if (model_directory / FILE).exists() else None
+    return search_text(load(model_directory), table_of(model_directory), study, text, top, split, outliers)
 
 
 def check(study: Path, out: Path, command: str, progress: Progress = silent) -> dict[str, Any]:

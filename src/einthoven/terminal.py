@@ -86,10 +86,11 @@ def brief(value: Any) -> str:
 def print_hits(hits: "Sequence[Hit]", text: str, kind: str) -> None:
     """A ranking, and the kind of data that it is of."""
     table = Table(title=f"“{text}” · {kind} data", title_justify="left")
-    for column in ("rank", "recording", "split", "cosine", "findings of this recording"):
+    for column in ("rank", "recording", "split", "cosine", "outlier", "findings of this recording"):
         table.add_column(column)
     for rank, hit in enumerate(hits, start=1):
-        table.add_row(str(rank), hit.recording_id, hit.split, f"{hit.score:.3f}", "; ".join(hit.findings))
+        flag = {True: "yes", False: "no", None: "–"}[hit.outlier]
+        table.add_row(str(rank), hit.recording_id, hit.split, f"{hit.score:.3f}", flag, "; ".join(hit.findings))
     console.print(table)
 
 

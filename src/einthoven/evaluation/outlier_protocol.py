@@ -60,8 +60,8 @@ class Seer:
     model: Model
     detectors: Mapping[str, Detector]
 
-    def scores(self, signals: Signals, rows: Integers, progress: Callable[[int, int], None]) -> dict[str, Floats]:
-        seen = embed_rows(self.model, signals, rows, progress)
+    def scores(self, signals: Signals, rows: Integers) -> dict[str, Floats]:
+        seen = embed_rows(self.model, signals, rows, lambda done, total: None)
         return {name: one.score(read_by(one, seen)) for name, one in self.detectors.items()}
 
 
@@ -84,18 +84,17 @@ def measure_outliers(
             f"{study}: the {split} split has not two recordings with a signal. Choose another --split."
         )
     rows, subjects = usual["row"].to_numpy(), usual["subject_id"].to_numpy()
+    cases = [*_corrupted(store, rows, model, study, options.seed), *_other_studies(others, options.seed)]
+    cases += [] if unseen is None else [_unseen(store, study, split, unseen, options.seed)]
     seers = {"model": Seer(model, {name: one.detector for name, one in kept.detectors.items()})}
     control = _control(model, directory, study, options, progress)
     if control is not None:
         seers["random_init"] = control
-    cases = [*_corrupted(store, rows, model, study, options.seed), *_other_studies(others, options.seed)]
-    cases += [] if unseen is None else [_unseen(store, study, split, unseen, options.seed)]
-
-    base = _scored(seers, store, rows, lambda i, n: progress(i, n, f"{split} recordings"))
-    found = []
+    base: Scores = {series: seer.scores(store, rows) for series, seer in seers.items()}
+    found: list[Scores] = []
     for number, case in enumerate(cases, start=1):
-        note = f"outliers, {case.name} {case.level} ({number}/{len(cases)})"
-        found.append(_scored(seers, case.signals, case.rows, lambda i, n, note=note: progress(i, n, note)))  # type: ignore[misc]
+        found.append({series: seer.scores(case.signals, case.rows) for series, seer in seers.items()})
+        progress(number, len(cases), f"cases: {case.name}, {case.level}")
     result: dict[str, Any] = {
         "data_kind": data_kind(study),
         "trained_on": model.card.get("data_kind"),
@@ -114,12 +113,6 @@ def measure_outliers(
     }
     write_page(out, result, base["model"][kept.chosen], histograms, kept.detectors[kept.chosen].threshold)
     return {**result["counts"], "cases": len(cases)}
-
-
-def _scored(
-    seers: Mapping[str, Seer], signals: Signals, rows: Integers, progress: Callable[[int, int], None]
-) -> Scores:
-    return {series: seer.scores(signals, rows, progress) for series, seer in seers.items()}
 
 
 def _control(
