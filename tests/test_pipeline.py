@@ -63,7 +63,7 @@ def test_run_leaves_everything_it_promises(study: Path, capsys) -> None:
         assert pq.read_schema(table.at(study)).equals(table.columns)
     assert {p.name for p in (study / "model").iterdir()} == {
         "config.json", "model.safetensors", "tokenizer", "probes.safetensors", "manifest.json",
-        "outliers.safetensors", "outliers.json",
+        "outliers.safetensors", "calibration.json",
     }  # fmt: skip
     assert not (study / "model.training").exists()
     metrics = json.loads((study / "report" / "metrics.json").read_text())

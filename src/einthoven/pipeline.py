@@ -323,7 +323,7 @@ def _fit_outliers(model_directory: Path, study: Path, config: Evaluation, progre
     with lock(workshop):
         try:
             return run_stage(
-                model_directory / "outliers.json",
+                model_directory / "calibration.json",
                 config={name: getattr(config, name) for name in ("detector", "false_alarm", "seed")},
                 inputs={
                     **{name: path for name, path in trained.items() if path.exists()},
@@ -470,7 +470,8 @@ def outliers(
 ) -> Outcome:
     """Model, its detectors and waveforms, those of other studies too -> `outliers.json` and `outliers.html`."""
     check_split(split)
-    kinds = {str(place): data_kind(place) for place in (study, *others)}
+    for place in (study, *others):
+        data_kind(place)
     files = {name: model_directory / name for name in MODEL_FILES if (model_directory / name).exists()}
 
     def work() -> dict[str, Any]:
@@ -481,10 +482,16 @@ def outliers(
     with lock(out):
         return run_stage(
             out / "manifest.json",
-            config={"resamples": config.resamples, "seed": config.seed, "split": split, "studies": kinds},
+            config={
+                "resamples": config.resamples,
+                "seed": config.seed,
+                "split": split,
+                "others": [place.name for place in others],
+            },
             inputs={
                 **files,
-                **{f"ingest {place}": stage_manifest(place, "ingest") for place in (study, *others)},
+                "ingest": stage_manifest(study, "ingest"),
+                **{f"other {i}": stage_manifest(place, "ingest") for i, place in enumerate(others)},
             },
             outputs={name: out / name for name in ("outliers.json", "outliers.html")},
             work=work,
