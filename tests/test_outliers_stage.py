@@ -40,12 +40,12 @@ def place(tmp_path_factory) -> Path:
 
 def test_align_keeps_every_detector_with_a_threshold(place: Path) -> None:
     found = load_outliers(place / "model")
-    assert (found.chosen, found.false_alarm) == ("mahalanobis", 0.05)
+    assert (found.chosen, found.false_alarm) == ("neighbours", 0.05)
     assert {"mahalanobis", "neighbours", "energy", "vim", "prompts"} <= set(found.detectors)
     rows = pq.read_table(schema.RECORDINGS.at(place / "study"))["split"].to_pylist()
     assert (found.fitted, found.calibrated) == (rows.count("train"), rows.count("validation"))
     outcome = pipeline.align(recipe(), place / "study", place / "model")
-    assert not outcome.fresh and outcome.counts["outliers"]["chosen"] == "mahalanobis"
+    assert not outcome.fresh and outcome.counts["outliers"]["chosen"] == "neighbours"
 
 
 def test_another_detector_is_chosen_without_training_anew(place: Path, tmp_path: Path) -> None:
@@ -53,10 +53,10 @@ def test_another_detector_is_chosen_without_training_anew(place: Path, tmp_path:
     shutil.copytree(place / "model", model)
     weights = (model / "model.safetensors").stat().st_mtime_ns
     outcome = pipeline.align(
-        recipe(**{"evaluation.detector": "neighbours", "evaluation.false_alarm": "0.2"}), place / "study", model
+        recipe(**{"evaluation.detector": "mahalanobis", "evaluation.false_alarm": "0.2"}), place / "study", model
     )
     found = load_outliers(model)
-    assert outcome.fresh and (found.chosen, found.false_alarm) == ("neighbours", 0.2)
+    assert outcome.fresh and (found.chosen, found.false_alarm) == ("mahalanobis", 0.2)
     assert (model / "model.safetensors").stat().st_mtime_ns == weights
     kept = load_outliers(place / "model").detectors
     assert all(found.detectors[name].threshold <= kept[name].threshold for name in kept)
@@ -123,7 +123,7 @@ def test_search_flags_what_the_chosen_detector_flags(place: Path) -> None:
 
     hits = pipeline.search(place / "model", place / "study", "infarct", 10_000)
     rows = pq.read_table(table_of(place / "model").at(place / "study"))
-    one = load_outliers(place / "model").detectors["mahalanobis"]
+    one = load_outliers(place / "model").detectors["neighbours"]
     above = one.detector.score(matrix(rows["features"])) > one.threshold
     expected = dict(zip(rows["recording_id"].to_pylist(), above.tolist(), strict=True))
     assert {hit.recording_id: hit.outlier for hit in hits} == expected

@@ -317,7 +317,7 @@ class Evaluation:
     label_fractions: tuple[float, ...] = (0.01, 0.1, 1.0)
     subsets: int = 5  # seeded label subsets per fraction below 1
     lead_subsets: bool = False  # measure with 6, 2 and 1 leads too (evaluation/leads.py)
-    detector: str = "mahalanobis"  # of outliers, that search and the page ask (docs/outliers.md)
+    detector: str = "neighbours"  # of outliers, that search and the page ask (docs/outliers.md)
     false_alarm: float = 0.05  # share of the validation recordings that a detector may flag
     seed: int = 0
 
