@@ -63,6 +63,7 @@ def test_run_leaves_everything_it_promises(study: Path, capsys) -> None:
         assert pq.read_schema(table.at(study)).equals(table.columns)
     assert {p.name for p in (study / "model").iterdir()} == {
         "config.json", "model.safetensors", "tokenizer", "probes.safetensors", "manifest.json",
+        "outliers.safetensors", "calibration.json",
     }  # fmt: skip
     assert not (study / "model.training").exists()
     metrics = json.loads((study / "report" / "metrics.json").read_text())
@@ -85,7 +86,7 @@ def test_running_again_changes_nothing_and_says_so(study: Path, recipe: Path, ca
     assert before == {p: p.stat().st_mtime_ns for p in study.rglob("*") if p.is_file() and p.name != ".lock"}
 
 
-@pytest.mark.parametrize("stage", ["recordings", "epoch", "features"])
+@pytest.mark.parametrize("stage", ["recordings", "epoch", "features", "train features"])
 def test_a_run_killed_in_any_stage_ends_with_the_same_result(study: Path, recipe: Path, tmp_path: Path, stage) -> None:
     class KilledError(Exception):
         pass
@@ -103,7 +104,8 @@ def test_a_run_killed_in_any_stage_ends_with_the_same_result(study: Path, recipe
     pipeline.ingest(options.source, None, again)
     pipeline.pair(options, again)
     pipeline.align(options, again, again / "model")
-    for name in ("recordings.parquet", "pairs.parquet", "model/model.safetensors", "model/probes.safetensors"):
+    models = ("model/model.safetensors", "model/probes.safetensors", "model/outliers.safetensors")
+    for name in ("recordings.parquet", "pairs.parquet", *models):
         assert (again / name).read_bytes() == (study / name).read_bytes(), name
 
 

@@ -16,7 +16,16 @@ from einthoven.config import Recipe, load_recipe
 from einthoven.errors import EinthovenError
 from einthoven.evaluation.targets import Asked
 from einthoven.study import data_kind
-from einthoven.terminal import console, print_card, print_finetuned, print_hits, print_report, say, shown
+from einthoven.terminal import (
+    console,
+    print_card,
+    print_finetuned,
+    print_hits,
+    print_outliers,
+    print_report,
+    say,
+    shown,
+)
 
 app = typer.Typer(
     add_completion=False,
@@ -202,6 +211,14 @@ def finetune(
 
 
 @app.command()
+def calibrate(model: ModelPath, study: StudyPath, recipe: RecipePath = None, settings: Settings = None) -> None:
+    """Fit a model's outlier detectors anew: on another study, or with another detector or rate of false alarms."""
+    with shown("calibrate") as progress:
+        outcome = pipeline.calibrate(model, study, recipe_of(recipe, settings).evaluation, progress)
+    say("calibrate", outcome)
+
+
+@app.command()
 def embed(model: ModelPath, study: StudyPath) -> None:
     """Embed every recording of a study."""
     with shown("embed") as progress:
@@ -244,6 +261,25 @@ def run_evaluation(model: Path, study: Path, split: str, out: Path, recipe: Reci
         outcome = pipeline.evaluate(model, study, split, out, recipe.evaluation, command, progress)
     say("evaluate", outcome)
     print_report(out)
+
+
+@app.command()
+def outliers(
+    model: ModelPath,
+    study: StudyPath,
+    out: Annotated[Path, typer.Option("--out", help="directory for outliers.json and outliers.html")],
+    split: Annotated[str, typer.Option(help="the split that is usual: train, validation or test")] = "validation",
+    other: Annotated[list[Path] | None, typer.Option(help="a study of outliers; may be repeated")] = None,
+    recipe: RecipePath = None,
+    settings: Settings = None,
+) -> None:
+    """Measure how well a model's detectors tell corrupted recordings, and those of other studies."""
+    command = command_line(sys.argv[1:])
+    with shown("outliers") as progress:
+        options = recipe_of(recipe, settings).evaluation
+        outcome = pipeline.outliers(model, study, split, other or (), out, options, command, progress)
+    say("outliers", outcome)
+    print_outliers(out)
 
 
 @app.command()

@@ -292,6 +292,7 @@ class Training:
     loss: str = "info_nce"  # or "sigmoid"
     multi_positive: bool = True  # equal texts and codes are positives, and all that have what a query asks for
     concatenation: str = "report"  # the text beside an ECG: "report" or "entity" concatenation
+    without_class: str | None = None  # a super-class, e.g. "HYP", whose recordings are kept for `einthoven outliers`
     epochs: int = 30
     batch: int = 128
     chunk: int = 0  # rows of a batch encoded at a time, where memory does not hold them all; 0: all
@@ -326,6 +327,10 @@ class Training:
         _require(self.seed >= 0, "training: seed zero or more")
 
 
+OUTLIER_DETECTORS: Final = ("mahalanobis", "relative-mahalanobis", "neighbours", "energy", "vim", "prompts")
+"""Those of evaluation/outliers.py."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class FineTuning:
     """Training of the ECG encoder and a linear head for given labels, from a model's weights or from random ones."""
@@ -357,18 +362,22 @@ class FineTuning:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """How results are measured: intervals and label budgets."""
+    """How results are measured: intervals, label budgets, outliers."""
 
     resamples: int = 1000  # patient bootstrap
     label_fractions: tuple[float, ...] = (0.01, 0.1, 1.0)
     subsets: int = 5  # seeded label subsets per fraction below 1
     control: bool = True  # measure the same encoders with random weights too
     lead_subsets: bool = False  # measure with 6, 2 and 1 leads too (evaluation/leads.py)
+    detector: str = "neighbours"  # of outliers, that search and the page ask (docs/outliers.md)
+    false_alarm: float = 0.05  # share of the validation recordings that a detector may flag
     seed: int = 0
 
     def __post_init__(self) -> None:
         _require(min(self.resamples, self.subsets) > 0, "evaluation: resamples and subsets above 0")
         _require(all(0 < f <= 1 for f in self.label_fractions), "evaluation: label_fractions above 0, up to 1")
+        _require(self.detector in OUTLIER_DETECTORS, f"evaluation: detector among {', '.join(OUTLIER_DETECTORS)}")
+        _require(0 < self.false_alarm < 1, "evaluation: false_alarm between 0 and 1")
         _require(self.seed >= 0, "evaluation: seed zero or more")
 
 

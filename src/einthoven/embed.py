@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -30,6 +30,15 @@ def table_of(model_directory: Path) -> Table:
     return Table(f"embeddings/{mark}/{schema.EMBEDDINGS.path}", schema.EMBEDDINGS.columns)
 
 
+class Signals(Protocol):
+    """A waveform store, or what stands for one."""
+
+    @property
+    def sampling_rate(self) -> int: ...
+
+    def read(self, rows: np.ndarray[Any, np.dtype[np.integer[Any]]]) -> np.ndarray[Any, np.dtype[np.int16]]: ...
+
+
 @dataclass(frozen=True)
 class Rows:
     """Embeddings of rows of the waveform store."""
@@ -41,7 +50,7 @@ class Rows:
 
 def embed_rows(
     model: Model,
-    store: Store,
+    store: Signals,
     rows: np.ndarray[Any, np.dtype[np.integer[Any]]],
     progress: Callable[[int, int], None],
     leads: Sequence[str] = schema.LEADS,

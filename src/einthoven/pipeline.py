@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -40,7 +40,8 @@ SOURCE_TABLES = (
 )
 SOURCES = ("ptbxl", "mimic", "meds", "omop", "fhir", "challenge", "simulated")
 PAIRED_TABLES = (schema.RECORDINGS, schema.EVENTS, schema.NOTES, schema.ENTITIES)
-MODEL_FILES = ("config.json", "model.safetensors", "tokenizer", "vocabulary.json", "probes.safetensors")
+TRAINED_FILES = ("config.json", "model.safetensors", "tokenizer", "vocabulary.json", "probes.safetensors")
+MODEL_FILES = (*TRAINED_FILES, "outliers.safetensors")
 ENCODER_FILES = ("config.json", "model.safetensors", "vocabulary.json")
 PAIRING_OF_TIMELINES = ("code_kinds", "ignored_codes", "static_codes", "collapse_days")
 """What pretraining takes from [pairing]: the rest only matters around an ECG."""
@@ -263,13 +264,14 @@ def pair(
 
 
 def align(recipe: Recipe, study: Path, out: Path, progress: Progress = silent) -> Outcome:
-    """Pairs and waveforms -> a model directory, with linear probes where the study has labels."""
+    """Pairs and waveforms -> a model directory with outlier detectors, and linear probes where there are labels."""
     data_kind(study)
     refuse_stale_pairs(study)
     out = outside(study, out, "config.json")
     apart = ("source", "entities", "pairing", "finetuning")
     config = {name: part for name, part in to_dict(recipe).items() if name not in apart}
-    del config["evaluation"]["resamples"], config["evaluation"]["lead_subsets"]  # the probes do not depend on them
+    for name in ("resamples", "lead_subsets", "detector", "false_alarm"):
+        del config["evaluation"][name]  # the probes do not depend on them
     inputs = {"pairs": schema.PAIRS.at(study), "ingest": stage_manifest(study, "ingest")}
     if "codes" in recipe.space.modalities:
         inputs |= vocabulary_files(recipe)
@@ -285,15 +287,57 @@ def align(recipe: Recipe, study: Path, out: Path, progress: Progress = silent) -
 
         return train_on_study(recipe, study, out, workshop, signature, progress)
 
-    outputs = {name: out / name for name in MODEL_FILES}
+    outputs = {name: out / name for name in TRAINED_FILES}
     stage: dict[str, Any] = {"config": config, "inputs": inputs, "outputs": outputs}
     if int(os.environ.get("RANK", "0")):  # of several processes the first keeps lock and manifest, the others train
         done = completed(out / "manifest.json", **stage)
         return Outcome(done, fresh=False) if done is not None else Outcome(work(), fresh=True)
     with lock(workshop):
         outcome = run_stage(out / "manifest.json", **stage, work=work, inside=True)
+        found = _fit_outliers(out, study, recipe.evaluation, progress)
         remove(workshop)
+    return Outcome({**outcome.counts, "outliers": found.counts}, outcome.fresh or found.fresh)
+
+
+def calibrate(model_directory: Path, study: Path, config: Evaluation, progress: Progress = silent) -> Outcome:
+    """Fit a model's outlier detectors on the train split of a study and their thresholds on its validation split.
+
+    `align` does so with the study that it trains on; this is for another study, detector or rate of false alarms.
+    """
+    outcome = _fit_outliers(model_directory, study, config, progress)
+    if not outcome.counts["fitted"]:
+        raise EinthovenError(f"{study}: a train and a validation split of two recordings with a signal are needed.")
     return outcome
+
+
+def _fit_outliers(model_directory: Path, study: Path, config: Evaluation, progress: Progress) -> Outcome:
+    """A stage of its own beside training: another detector is chosen without training anew."""
+    data_kind(study)
+    trained = {name: model_directory / name for name in ("model.safetensors", "probes.safetensors")}
+    if not trained["model.safetensors"].is_file():
+        raise EinthovenError(f"{model_directory} is no model directory. `einthoven align` makes one.")
+
+    def work() -> dict[str, Any]:
+        from einthoven.training.outliers import fit_outliers_of
+
+        return fit_outliers_of(model_directory, study, config, progress)
+
+    workshop = model_directory.absolute().with_name(model_directory.absolute().name + ".calibrating")
+    with lock(workshop):
+        try:
+            return run_stage(
+                model_directory / "calibration.json",
+                config={name: getattr(config, name) for name in ("detector", "false_alarm", "seed")},
+                inputs={
+                    **{name: path for name, path in trained.items() if path.exists()},
+                    "ingest": stage_manifest(study, "ingest"),
+                    schema.RECORDINGS.path: schema.RECORDINGS.at(study),
+                },
+                outputs={"outliers.safetensors": model_directory / "outliers.safetensors"},
+                work=work,
+            )
+        finally:
+            remove(workshop)
 
 
 def pretrain(recipe: Recipe, study: Path, out: Path, progress: Progress = silent) -> Outcome:
@@ -349,13 +393,15 @@ def embed(model_directory: Path, study: Path, progress: Progress = silent) -> Ou
 
 
 def search(model_directory: Path, study: Path, text: str, top: int, split: str | None = None) -> "list[Hit]":
-    """The recordings of a study nearest to a text; embeds the study first where that was not done."""
+    """The recordings of a study nearest to a text, outliers flagged; embeds the study first where that was not done."""
     from einthoven.embed import table_of
+    from einthoven.evaluation.outliers import FILE, load_outliers
     from einthoven.model_directory import load
     from einthoven.search.query import search_text
 
     embed(model_directory, study)
-    return search_text(load(model_directory), table_of(model_directory), study, text, top, split)
+    outliers = load_outliers(model_directory) if (model_directory / FILE).exists() else None
+    return search_text(load(model_directory), table_of(model_directory), study, text, top, split, outliers)
 
 
 def check(study: Path, out: Path, command: str, progress: Progress = silent) -> dict[str, Any]:
@@ -394,7 +440,7 @@ def evaluate(
     check_split(split)
     refuse_stale_pairs(study)
     embed(model_directory, study, progress)
-    files = {name: model_directory / name for name in MODEL_FILES if (model_directory / name).exists()}
+    files = {name: model_directory / name for name in TRAINED_FILES if (model_directory / name).exists()}
 
     def work() -> dict[str, Any]:
         from einthoven.evaluation.protocol import evaluate_model
@@ -411,5 +457,45 @@ def evaluate(
                 "ingest": stage_manifest(study, "ingest"),
             },
             outputs={name: out / name for name in ("metrics.json", "report.html")},
+            work=work,
+        )
+
+
+def outliers(
+    model_directory: Path,
+    study: Path,
+    split: str,
+    others: Sequence[Path],
+    out: Path,
+    config: Evaluation,
+    command: str,
+    progress: Progress = silent,
+) -> Outcome:
+    """Model, its detectors and waveforms, those of other studies too -> `outliers.json` and `outliers.html`."""
+    check_split(split)
+    for place in (study, *others):
+        data_kind(place)
+    files = {name: model_directory / name for name in MODEL_FILES if (model_directory / name).exists()}
+
+    def work() -> dict[str, Any]:
+        from einthoven.evaluation.outlier_protocol import measure_outliers
+
+        return measure_outliers(model_directory, study, split, others, out, config, command, progress)
+
+    with lock(out):
+        return run_stage(
+            out / "manifest.json",
+            config={
+                "resamples": config.resamples,
+                "seed": config.seed,
+                "split": split,
+                "others": [place.name for place in others],
+            },
+            inputs={
+                **files,
+                "ingest": stage_manifest(study, "ingest"),
+                **{f"other {i}": stage_manifest(place, "ingest") for i, place in enumerate(others)},
+            },
+            outputs={name: out / name for name in ("outliers.json", "outliers.html")},
             work=work,
         )

@@ -87,10 +87,11 @@ def brief(value: Any) -> str:
 def print_hits(hits: "Sequence[Hit]", text: str, kind: str) -> None:
     """A ranking, and the kind of data that it is of."""
     table = Table(title=f"“{text}” · {kind} data", title_justify="left")
-    for column in ("rank", "recording", "split", "cosine", "findings of this recording"):
+    for column in ("rank", "recording", "split", "cosine", "outlier", "findings of this recording"):
         table.add_column(column)
     for rank, hit in enumerate(hits, start=1):
-        table.add_row(str(rank), hit.recording_id, hit.split, f"{hit.score:.3f}", "; ".join(hit.findings))
+        flag = {True: "yes", False: "no", None: "–"}[hit.outlier]
+        table.add_row(str(rank), hit.recording_id, hit.split, f"{hit.score:.3f}", flag, "; ".join(hit.findings))
     console.print(table)
 
 
@@ -161,3 +162,16 @@ def _measures(task: str, part: dict[str, Any]) -> dict[str, dict[str, float]]:
 
 def _with_bounds(cell: dict[str, float]) -> str:
     return f"{cell['value']:.3f} ({cell['low']:.3f}–{cell['high']:.3f})"
+
+
+def print_outliers(out: Path) -> None:
+    from einthoven.evaluation.outlier_page import HEADER, table
+
+    result = json.loads((out / "outliers.json").read_text(encoding="utf-8"))
+    shown_table = Table(title=f"{result['data_kind']} data, {result['split']} split", title_justify="left")
+    for column in HEADER:
+        shown_table.add_column(column)
+    for row in table(result):
+        shown_table.add_row(*row)
+    console.print(shown_table)
+    console.print(f"report: {out / 'outliers.html'}")

@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from einthoven import schema
+from einthoven.errors import EinthovenError
 from einthoven.study import read_table
 
 PREFIX = "SCP_CLASS//"
@@ -54,3 +56,20 @@ def super_classes(study: Path) -> SuperClasses:
         c: tuple(code for code in sorted(present & classes_of.keys()) if c in classes_of[code]) for c in classes
     }
     return SuperClasses(classes, labelled, labels, len(everyone) - len(labelled), codes_of)
+
+
+def without_class(rows: pa.Table, study: Path, name: str | None) -> pa.Table:
+    """Of rows with a `recording_id`, those that are not positive for a super-class; all where `name` is None."""
+    if name is None:
+        return rows
+    return rows.filter(pc.invert(pc.is_in(rows["recording_id"], pa.array(of_class(study, name), pa.string()))))
+
+
+def of_class(study: Path, name: str) -> list[str]:
+    """The recordings that are positive for a super-class. EinthovenError where the study has no such class."""
+    found = super_classes(study)
+    if name not in found.classes:
+        known = f"it has {', '.join(found.classes)}" if found.classes else "it has none"
+        raise EinthovenError(f"{study} has no super-class {name!r} ([training] without_class): {known}.")
+    positive = found.labels[:, found.classes.index(name)]
+    return [recording for recording, holds in zip(found.recording_ids, positive, strict=True) if holds]

@@ -101,20 +101,20 @@ def _rows(part: Mapping[str, Any]) -> list[tuple[tuple[str, str], str]]:
             for gallery, found in galleries.items():
                 way, among = (words.replace("text", other) for words in (DIRECTIONS[direction], GALLERIES[gallery]))
                 task = f"Retrieval {way.replace('Text', other.capitalize())}, {among}"
-                rows += [((task, f"recall@{k}, %"), _shown(found[f"recall@{k}"], 100, 1)) for k in RECALLS]
-                rows.append(((task, f"median rank of {found['gallery']}"), _shown(found["median_rank"], 1, 1)))
+                rows += [((task, f"recall@{k}, %"), shown(found[f"recall@{k}"], 100, 1)) for k in RECALLS]
+                rows.append(((task, f"median rank of {found['gallery']}"), shown(found["median_rank"], 1, 1)))
     for kind, task in (("zeroshot", "Zero-shot"), ("zeroshot_codes", "Zero-shot by code")):
         if zeroshot := part.get(kind):
-            rows.append(((task, "macro AUROC"), _shown(zeroshot["macro"])))
-            rows += [((task, f"AUROC {name}"), _shown(v)) for name, v in zeroshot["classes"].items()]
+            rows.append(((task, "macro AUROC"), shown(zeroshot["macro"])))
+            rows += [((task, f"AUROC {name}"), shown(v)) for name, v in zeroshot["classes"].items()]
             rows += [((task, f"AUROC {name}"), "left out: one-sided labels") for name in zeroshot["left_out"]]
     for fraction, found in part.get("probe", {}).get("fractions", {}).items():
         measure = f"macro AUROC, {100 * float(fraction):g} % of training patients"
-        rows.append((("Linear probe", measure), _shown(found["macro"])))
+        rows.append((("Linear probe", measure), shown(found["macro"])))
     return rows
 
 
-def _shown(found: Mapping[str, float | None], scale: float = 1, digits: int = 3) -> str:
+def shown(found: Mapping[str, float | None], scale: float = 1, digits: int = 3) -> str:
     value, low, high = (found[key] for key in ("value", "low", "high"))
     if value is None or math.isnan(value):
         return "undefined"
@@ -125,7 +125,7 @@ def _shown(found: Mapping[str, float | None], scale: float = 1, digits: int = 3)
 
 def write_report(out: Path, metrics: dict[str, Any], figures: ReportFigures) -> None:
     """Write `metrics.json` and the self-contained `report.html` into directory `out`, each atomically."""
-    metrics = _finite(metrics)
+    metrics = finite(metrics)
     drawn = [
         (example, Markup(draw_svg(example.signal_mv, example.sampling_rate, example.title)))
         for example in figures.examples
@@ -142,12 +142,12 @@ def write_report(out: Path, metrics: dict[str, Any], figures: ReportFigures) -> 
         temporary.write_text(page, encoding="utf-8")
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """Plain values as strict JSON has them: NumPy scalars unwrapped, NaN and infinity null."""
     if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
+        return {str(key): finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     if isinstance(value, np.generic):
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value

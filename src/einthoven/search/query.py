@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from einthoven import schema
 from einthoven.embed import matrix
 from einthoven.errors import EinthovenError
+from einthoven.evaluation.outliers import Outliers
 from einthoven.model import Model
 from einthoven.schema import Table
 from einthoven.search.index import ExactIndex
@@ -23,12 +24,19 @@ class Hit:
     score: float
     split: str
     findings: tuple[str, ...]
+    outlier: bool | None = None  # the model's detector says so; None: it has none
 
 
 def search_text(
-    model: Model, embeddings: Table, study: Path, text: str, top: int, split: str | None = None
+    model: Model,
+    embeddings: Table,
+    study: Path,
+    text: str,
+    top: int,
+    split: str | None = None,
+    outliers: Outliers | None = None,
 ) -> list[Hit]:
-    """The `top` recordings nearest to `text`, of the whole study or of one split."""
+    """The `top` recordings nearest to `text`, of the whole study or of one split, flagged by `outliers` if given."""
     if not text.strip():
         raise EinthovenError('the query is empty; expected words such as --text "atrial fibrillation".')
     if top < 1:
@@ -40,7 +48,13 @@ def search_text(
     hits = index.query(model.encode_text([text])[0], top)
     split_of = dict(zip(rows["recording_id"].to_pylist(), rows["split"].to_pylist(), strict=True))
     found = findings(study, [name for name, _ in hits])
-    return [Hit(name, score, split_of[name], tuple(found.get(name, ()))) for name, score in hits]
+    names = [name for name, _ in hits]
+    flags: dict[str, bool] = {}
+    if outliers is not None and names:
+        shown = rows.filter(pc.is_in(rows["recording_id"], pa.array(names, pa.string())))
+        above = outliers.scores(matrix(shown["features"]), matrix(shown["embedding"])) > 0
+        flags = dict(zip(shown["recording_id"].to_pylist(), above.tolist(), strict=True))
+    return [Hit(name, score, split_of[name], tuple(found.get(name, ())), flags.get(name)) for name, score in hits]
 
 
 def findings(study: Path, recording_ids: list[str]) -> dict[str, list[str]]:

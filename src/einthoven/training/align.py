@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from einthoven.batches import Batch, Ints, Pairs, batches_per_epoch, epoch_batches
 from einthoven.config import Recipe, Training
 from einthoven.errors import EinthovenError
+from einthoven.evaluation.labels import without_class
 from einthoven.model import Model
 from einthoven.model_directory import load
 from einthoven.study import data_kind
@@ -58,6 +59,7 @@ def train_on_study(
     with process.main_process_first():
         store = at_rate(study, recipe.ecg.sampling_rate)
     table = training_pairs(study, recipe.training.concatenation, recipe.space.modalities)
+    table = without_class(table, study, recipe.training.without_class)
     train = table.filter(pc.equal(table["split"], "train"))
     if len(train) < 2:
         wanted = " or ".join(name for name in recipe.space.modalities if name != "ecg")
@@ -77,6 +79,8 @@ def train_on_study(
     kept = kept_features(model.to(process.device), study, progress)
     with process.main_process_first():  # which encodes what the others find kept
         told = None if model.text is None else texts_of(model, train["text"].to_pylist(), texts, kept)
+    if recipe.training.without_class is not None:
+        model.card["without_class"] = recipe.training.without_class
     pairs = Pairs(
         rows=train["row"].to_numpy(),
         subjects=train["subject_id"].to_numpy(),

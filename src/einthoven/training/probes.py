@@ -15,7 +15,7 @@ from einthoven import schema
 from einthoven.config import Evaluation
 from einthoven.embed import embed_rows
 from einthoven.errors import EinthovenError
-from einthoven.evaluation.labels import super_classes
+from einthoven.evaluation.labels import super_classes, without_class
 from einthoven.evaluation.transfer import Probe, fit_probes
 from einthoven.model import Model
 from einthoven.study import atomic, read_table
@@ -35,7 +35,7 @@ def fit_probes_of(
     recordings = read_table(schema.RECORDINGS, study, ["recording_id", "subject_id", "split", "row"])
     wanted = pc.and_(pc.equal(recordings["split"], "train"), pc.is_valid(recordings["row"]))
     labelled = pc.is_in(recordings["recording_id"], pa.array(found.recording_ids, pa.string()))
-    rows = recordings.filter(pc.and_(wanted, labelled))
+    rows = without_class(recordings.filter(pc.and_(wanted, labelled)), study, model.card.get("without_class"))
     if len(rows) < 2:
         return []
     place = {name: i for i, name in enumerate(found.recording_ids)}
