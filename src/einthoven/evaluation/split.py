@@ -48,7 +48,9 @@ class Split:
 
     def having(self, codes: Sequence[str]) -> Bools:
         """Which recordings have each of these findings: bool [n, codes]."""
-        return np.array([[code in of for code in codes] for of in self.findings], bool).reshape(-1, len(codes))
+        return np.array([[code in of for code in codes] for of in self.findings], bool).reshape(
+            len(self.ids), len(codes)
+        )
 
 
 def read_split(study: Path, split: str, concatenation: str = "report") -> Split:
