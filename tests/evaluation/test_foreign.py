@@ -1,10 +1,12 @@
 import io
 import json
+import re
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from einthoven import cli, schema
@@ -15,7 +17,7 @@ from einthoven.evaluation.foreign import evaluate_file, read_npz
 from einthoven.evaluation.retrieval import retrieval
 from einthoven.evaluation.split import numbers_of
 from einthoven.evaluation.transfer import fit_probes, probe_metrics
-from einthoven.evaluation.zeroshot import zero_shot
+from einthoven.evaluation.zeroshot import PROMPTS, zero_shot
 from einthoven.study import stage_manifest, write_json, write_table
 
 OPTIONS = Evaluation(resamples=20, label_fractions=(0.5, 1.0), subsets=2)
@@ -107,6 +109,19 @@ def test_all_that_the_arrays_allow_is_measured_by_the_functions_that_measure_our
     assert metrics["model"]["probe"] == probe
     page = (tmp_path / "out" / "report.html").read_text()
     assert "One finding as text" in page and page.count("<svg") == 3
+
+
+def test_the_lines_that_the_documentation_shows_write_a_file(study, tmp_path, monkeypatch):
+    page = (Path(__file__).parents[2] / "docs" / "evaluate.md").read_text(encoding="utf-8")
+    (lines,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    given, random = arrays(), np.random.default_rng(1)
+    prompts = {name: PROMPTS[name] for name in ("NORM", "MI")}  # the classes that this study has
+    model = {"features": lambda ids: given["features"], "ecg": lambda ids: given["ecg"]}
+    model["text"] = lambda texts: random.normal(size=(len(texts), 4))
+    exec(lines.replace("STUDY", str(study)), {"np": np, "pq": pq, "PROMPTS": prompts, **model})
+    metrics = evaluated(tmp_path / "FEATURES.npz", study)
+    assert set(metrics["model"]) == {"retrieval", "zeroshot", "precision", "probe"}
 
 
 def test_features_alone_are_probed(study, tmp_path):
