@@ -1,10 +1,13 @@
+from dataclasses import replace
+
 import numpy as np
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from einthoven.batches import Pairs, Texts, deal, drop_words, epoch_batches
+from einthoven.batches import Codes, Pairs, Texts, ask, deal, drop_words, epoch_batches, make_batch, stretch
 from einthoven.config import Augmentation
+from einthoven.encoders.code_records import CodeSequence, Records
 
 PLAIN = Augmentation(scale=0, noise_mv=0, wander_mv=0, lead_dropout=0, word_dropout=0)
 
@@ -45,6 +48,57 @@ def test_dropped_words_are_masked_and_special_tokens_stay() -> None:
     tokens = torch.tensor([[2, 10, 11, 3, 0]])
     dropped = drop_words(tokens, pairs().texts, 1.0, np.random.default_rng(0))
     assert dropped.tolist() == [[2, 4, 4, 3, 0]]
+
+
+@given(st.integers(2, 12), st.integers(0, 1000))
+def test_a_stretch_is_a_part_of_the_text_between_its_ends(words: int, seed: int) -> None:
+    text = [2, *range(10, 10 + words), 3, 0, 0]
+    tokens = torch.tensor([text, text])
+    mask = (tokens != 0).long()
+    shown, seen = stretch(tokens, mask, torch.tensor([True, False]), np.random.default_rng(seed))
+    assert shown[1].tolist() == text and seen[1].tolist() == mask[1].tolist()
+    part = shown[0][seen[0].bool()].tolist()
+    assert part[0] == 2 and part[-1] == 3 and 1 <= len(part) - 2 < words
+    assert part[1:-1] == list(range(part[1], part[1] + len(part) - 2))
+    assert not shown[0][~seen[0].bool()].any()
+
+
+@given(st.lists(st.integers(0, 12), max_size=20), st.integers(0, 1000))
+def test_a_question_has_some_codes_of_the_record_and_nothing_else(codes: list[int], seed: int) -> None:
+    tokens = np.array(codes, np.int64)
+    record = CodeSequence(tokens, tokens % 3 + 1, np.linspace(-300, 0, len(codes)), 50.0)
+    asked = ask(record, np.random.default_rng(seed))
+    known = {code for code in codes if code >= 5}
+    if not known:
+        assert asked is record
+        return
+    assert 1 <= len(asked.tokens) == len(set(asked.tokens.tolist())) and set(asked.tokens.tolist()) <= known
+    assert (asked.kinds == asked.tokens % 3 + 1).all() and not asked.days.any() and np.isnan(asked.age)
+
+
+def test_a_batch_with_queries_keeps_what_they_are_parts_of() -> None:
+    each, lengths = pairs(8), np.arange(1, 9)
+    records = Records(
+        np.arange(5, 5 + lengths.sum()),
+        np.full(lengths.sum(), 2, np.int8),
+        np.full(lengths.sum(), 3, np.float32),
+        np.concatenate([[0], np.cumsum(lengths)]),
+        np.full(8, 60, np.float32),
+    )
+    each = replace(each, codes=Codes(records, np.arange(8), 6))
+    options = replace(PLAIN, text_queries=0.5, code_queries=0.5, code_dropout=0.9)
+    batch = make_batch(each, np.arange(8), 30, 100, options, [0, 4])
+    for query, shown, mask, whole in zip(batch.text_query, batch.tokens, batch.mask, batch.whole_text, strict=True):
+        assert bool(query) == (int(mask.sum()) < 6) and set(shown[mask.bool()].tolist()) <= set(whole.tolist())
+    assert 0 < int(batch.text_query.sum()) < 8 and 0 < int(batch.code_query.sum()) < 8
+    for row, query in enumerate(batch.code_query.tolist()):
+        shown = batch.codes.tokens[row][batch.codes.mask[row]][1:]
+        known = batch.whole_codes[row]
+        assert len(known[known > 4]) == min(6, row + 1)
+        if query:  # whole codes in it, never masked ones
+            assert set(shown.tolist()) <= set(known.tolist()) and np.isnan(float(batch.codes.age[row]))
+        else:
+            assert len(shown) == min(6, row + 1) and float(batch.codes.age[row]) == 60
 
 
 def test_ranks_share_a_batch_without_overlap() -> None:

@@ -9,7 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from einthoven.contrast import MAX_SCALE, equal, info_nce, inverse_temperature, sigmoid_loss, word_loss
+from einthoven.contrast import (
+    MAX_SCALE,
+    answers,
+    equal,
+    info_nce,
+    inverse_temperature,
+    multi_hot,
+    sigmoid_loss,
+    word_loss,
+)
 
 
 def unit(n: int, d: int, seed: int) -> Tensor:
@@ -129,6 +138,25 @@ def test_equal_is_equality_of_groups() -> None:
     groups = [3, 7, 3, -2, -2]
     expected = [[x == y for y in groups] for x in groups]
     assert equal(torch.tensor(groups)).tolist() == expected
+
+
+@given(st.lists(st.tuples(st.sets(st.integers(5, 9)), st.integers(0, 31), st.booleans()), min_size=1, max_size=8))
+@settings(max_examples=60, deadline=None)
+def test_a_query_belongs_to_all_rows_that_have_it(rows: list[tuple[set[int], int, bool]]) -> None:
+    whole = [sorted(codes) for codes, _, _ in rows]
+    shown = [
+        [c for i, c in enumerate(codes) if not query or kept >> i & 1]
+        for codes, (_, kept, query) in zip(whole, rows, strict=True)
+    ]
+    content = torch.arange(10) >= 5
+    padded = [torch.tensor([[2, *codes, *[0] * (6 - len(codes))] for codes in part]) for part in (whole, shown)]
+    has, asked = (multi_hot(tokens, content) for tokens in padded)
+    assert [row.nonzero().flatten().tolist() for row in has] == whole
+    query, groups = torch.tensor([query for _, _, query in rows]), torch.arange(len(rows)) // 2
+    found = answers(has, asked, query, equal(groups))
+    for i in range(len(rows)):
+        for j in range(len(rows)):
+            assert bool(found[i, j]) == (set(shown[j]) <= set(whole[i]) if query[j] else i // 2 == j // 2)
 
 
 @pytest.mark.parametrize("loss", [info_nce, sigmoid])

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 from einthoven.errors import EinthovenError as EinthovenError
 
 if TYPE_CHECKING:
+    from einthoven.classifier import load_classifier as load_classifier
     from einthoven.model import Model as Model
     from einthoven.model_directory import load as load
 
-__all__ = ["EinthovenError", "Model", "load"]
+__all__ = ["EinthovenError", "Model", "load", "load_classifier"]
 
 
 def __getattr__(name: str) -> Any:
@@ -23,4 +24,8 @@ def __getattr__(name: str) -> Any:
         from einthoven import model_directory
 
         return getattr(model_directory, name)
+    if name == "load_classifier":
+        from einthoven.classifier import load_classifier
+
+        return load_classifier
     raise AttributeError(f"module 'einthoven' has no attribute {name!r}")

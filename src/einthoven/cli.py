@@ -11,11 +11,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from einthoven import pipeline
+from einthoven import finetuning, pipeline
 from einthoven.config import Recipe, load_recipe
 from einthoven.errors import EinthovenError
+from einthoven.evaluation.targets import Asked
 from einthoven.study import data_kind
-from einthoven.terminal import console, print_card, print_hits, print_report, say, shown
+from einthoven.terminal import console, print_card, print_finetuned, print_hits, print_report, say, shown
 
 app = typer.Typer(
     add_completion=False,
@@ -165,6 +166,39 @@ def align(
     with shown("align") as progress:
         outcome = pipeline.align(recipe_of(recipe, settings), study, out, progress)
     say("align", outcome)
+
+
+@app.command()
+def finetune(
+    model: ModelPath,
+    study: StudyPath,
+    labels: Annotated[str, typer.Option("--labels", help="classes, age, or a file: CSV or Parquet with recording_id")],
+    out: Annotated[Path, typer.Option("--out", help="the directory to write")],
+    task: Annotated[str, typer.Option(help="auto, classes or regression")] = "auto",
+    fraction: Annotated[float, typer.Option(help="of the training patients whose labels are used")] = 1.0,
+    subset: Annotated[int, typer.Option(help="number of the subset, where --fraction is below 1")] = 0,
+    fractions: Annotated[str | None, typer.Option(help="a table of several: 0.01,0.1,1")] = None,
+    subsets: Annotated[int, typer.Option(min=1, help="of each of the --fractions below 1")] = 5,
+    random_init: Annotated[bool, typer.Option("--random-init", help="the same encoder, from random weights")] = False,
+    split: Annotated[
+        str, typer.Option(help="what is measured: validation, which chose the epoch, or test")
+    ] = "validation",
+    recipe: RecipePath = None,
+    settings: Settings = None,
+) -> None:
+    """Train a model's ECG encoder and a linear head for labels: classes or numbers. A killed run goes on."""
+    asked = Asked(labels=labels, task=task, fraction=fraction, subset=subset, random_init=random_init, split=split)
+    options, command = recipe_of(recipe, settings), command_line(sys.argv[1:])
+    with shown("finetune") as progress:
+        if fractions is None:
+            outcome = finetuning.finetune(model, study, out, options, asked, command, progress)
+        elif (fraction, subset) != (1.0, 0):
+            raise EinthovenError("finetune: either --fractions, with --subsets, or --fraction, with --subset.")
+        else:
+            wanted = finetuning.parse_fractions(fractions)
+            outcome = finetuning.finetune_table(model, study, out, options, asked, wanted, subsets, command, progress)
+    say("finetune", outcome)
+    print_finetuned(out)
 
 
 @app.command()

@@ -310,6 +310,35 @@ class Training:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FineTuning:
+    """Training of the ECG encoder and a linear head for given labels, from a model's weights or from random ones."""
+
+    epochs: int = 20
+    min_steps: int = 300  # of a run: a few labelled recordings get more epochs, until it has these
+    batch: int = 64  # recordings
+    learning_rate: float = 5e-4  # of a pretrained encoder
+    new_learning_rate: float = 1e-3  # of what begins with random weights: the head, and the encoder from scratch
+    weight_decay: float = 0.05
+    warmup: float = 0.1  # share of all steps
+    ema: float = 0.99  # decay of the averaged weights that are validated and saved; 0: none
+    dropout: float = 0.2  # of the features that the head reads
+    clip_norm: float = 1.0
+    validations: int = 10  # of a run, evenly spaced over its epochs; the best is kept
+    precision: str = "auto"  # as [training]
+    seed: int = 0  # of weights, batches and dropout; the subsets of labels follow evaluation.seed
+
+    def __post_init__(self) -> None:
+        counts = (self.epochs, self.min_steps, self.batch, self.validations)
+        _require(min(counts) > 0, "finetuning: epochs, min_steps, batch and validations above 0")
+        rates = (self.learning_rate, self.new_learning_rate, self.clip_norm)
+        _require(min(rates) > 0, "finetuning: learning_rate, new_learning_rate and clip_norm above 0")
+        shares = (self.warmup, self.ema, self.dropout)
+        _require(0 <= min(shares) <= max(shares) < 1, "finetuning: warmup, ema and dropout from 0 to below 1")
+        _require(self.weight_decay >= 0 and self.seed >= 0, "finetuning: weight_decay and seed zero or more")
+        _require(self.precision in ("auto", "bf16", "fp32"), "finetuning: precision one of auto, bf16, fp32")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """How results are measured: intervals and label budgets."""
 
@@ -341,6 +370,7 @@ class Recipe:
     space: Space = field(default_factory=Space)
     augmentation: Augmentation = field(default_factory=Augmentation)
     training: Training = field(default_factory=Training)
+    finetuning: FineTuning = field(default_factory=FineTuning)
     evaluation: Evaluation = field(default_factory=Evaluation)
 
     def __post_init__(self) -> None:

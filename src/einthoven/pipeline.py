@@ -267,7 +267,8 @@ def align(recipe: Recipe, study: Path, out: Path, progress: Progress = silent) -
     data_kind(study)
     refuse_stale_pairs(study)
     out = outside(study, out, "config.json")
-    config = {name: part for name, part in to_dict(recipe).items() if name not in ("source", "entities", "pairing")}
+    apart = ("source", "entities", "pairing", "finetuning")
+    config = {name: part for name, part in to_dict(recipe).items() if name not in apart}
     del config["evaluation"]["resamples"], config["evaluation"]["lead_subsets"]  # the probes do not depend on them
     inputs = {"pairs": schema.PAIRS.at(study), "ingest": stage_manifest(study, "ingest")}
     if "codes" in recipe.space.modalities:

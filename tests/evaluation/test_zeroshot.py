@@ -32,6 +32,8 @@ def test_scores_equal_a_naive_loop():
     np.testing.assert_allclose(prompt_scores(ecg, prompts, "mean"), mean, atol=1e-6)
     np.testing.assert_allclose(prompt_scores(ecg, prompts, "max").T, [np.max(c, 1) for c in cosine.values()], atol=1e-6)
     np.testing.assert_allclose(prompt_scores(ecg, prompts, "logsumexp").T, smooth, atol=1e-6)
+    sharp = [0.05 * np.log(np.exp(np.array(c) / 0.05).mean(1)) for c in cosine.values()]
+    np.testing.assert_allclose(prompt_scores(ecg, prompts, "logsumexp", 0.05).T, sharp, atol=1e-6)
     a, b = smooth
     np.testing.assert_allclose(prompt_scores(ecg, prompts, "contrast").T, [a - b, b - a], atol=1e-6)
 

@@ -125,11 +125,14 @@ def macro_auroc(
     subjects: Integers,
     resamples: int,
     seed: int,
+    known: NDArray[np.bool_] | None = None,
 ) -> dict[str, Any]:
     """One-against-rest AUROC of each class and the macro mean: labels, scores [n, classes]; subjects [n].
 
     Returns {"macro": {"value", "low", "high"}, "classes": {name: the same}, "left_out": names of the classes without a
     positive or without a negative}.
+
+    Where `known` [n, classes] is False a label is unknown: the recording is left out of that class.
 
     `scores` may be [runs, n, classes]: AUROC is then the mean over runs, taken inside each resample. A resample in
     which a class is not defined has no macro value: a mean over fewer classes would be another metric.
@@ -137,12 +140,17 @@ def macro_auroc(
     if labels.shape != scores.shape[-2:] or labels.shape[1] != len(classes):
         raise EinthovenError(f"Labels {labels.shape} and scores {scores.shape} do not fit {len(classes)} classes.")
     runs = scores[None] if scores.ndim == 2 else scores
-    kept = [c for c in range(len(classes)) if 0 < labels[:, c].sum() < len(labels)]
+    seen = np.ones(labels.shape, bool) if known is None else known
+    positive, negative = (labels & seen).sum(axis=0), (~labels & seen).sum(axis=0)
+    kept = np.flatnonzero((positive > 0) & (negative > 0)).tolist()
     if not kept:
         raise EinthovenError("No class has both a positive and a negative recording: AUROC is not defined.")
 
     def aurocs(w: Floats) -> dict[str, Floats]:
-        each = {classes[c]: np.mean([weighted_auroc(labels[:, c], run[:, c], w) for run in runs], axis=0) for c in kept}
+        each = {}
+        for c in kept:
+            of_runs = [weighted_auroc(labels[:, c], run[:, c], w * seen[:, c]) for run in runs]
+            each[classes[c]] = np.mean(of_runs, axis=0)
         return {"macro": np.mean(list(each.values()), axis=0), **{f"class {name}": v for name, v in each.items()}}
 
     intervals = bootstrap(subjects, aurocs, resamples, seed)

@@ -13,7 +13,7 @@ from einthoven.evaluation.precision import LEAST, precision_at_k
 from einthoven.evaluation.retrieval import retrieval
 from einthoven.evaluation.split import Bools, Split
 from einthoven.evaluation.transfer import Probe, probe_metrics
-from einthoven.evaluation.zeroshot import REFERENCE, zero_shot
+from einthoven.evaluation.zeroshot import zero_shot
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class CodeSide:
     records: Floats  # [known, d]
     sets: Integers  # [known]: equal sets of codes have equal numbers
     classes: Mapping[str, Floats]  # class -> its codes [k, d]
+    temperature: float  # how sure the model was trained to be
     queries: Mapping[str, Floats]  # a finding's code -> [1, d]
 
 
@@ -92,8 +93,10 @@ def _by_codes(codes: CodeSide, data: Split, settings: Mapping[str, Any]) -> dict
         ecg, who = codes.ecg[codes.known], data.subjects[codes.known]
         findings = data.finding_groups()[codes.known]
         result["retrieval_codes"] = retrieval(ecg, codes.records, codes.sets, who, findings=findings, **settings)
-    if REFERENCE in codes.classes:
-        result |= _zero_shot("zeroshot_codes", codes.ecg, codes.classes, data, settings)
+    # An ECG has a class if it has any of its codes, each as sure as the model was trained to be. Codes have no wording
+    # and no language that a contrast with the normal ECG would have to take away.
+    ensemble = {"ensemble": "logsumexp", "temperature": codes.temperature}
+    result |= _zero_shot("zeroshot_codes", codes.ecg, codes.classes, data, {**settings, **ensemble})
     known = np.array([bool(of) for of in data.findings], bool)
     positive = data.having(list(codes.queries))
     return result | _precision("precision_codes", codes.ecg, codes.queries, positive, known, data, settings)

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from einthoven.config import Evaluation, Pairing
+from einthoven.contrast import inverse_temperature
 from einthoven.embed import Rows, embed_rows, matrix, table_of
 from einthoven.encoders.code_records import code_sets, encode_records
 from einthoven.errors import EinthovenError
@@ -19,7 +20,7 @@ from einthoven.evaluation.measures import CodeSide, Represented, frequent_findin
 from einthoven.evaluation.retrieval import all_ranks
 from einthoven.evaluation.split import Split, counts, read_split
 from einthoven.evaluation.zeroshot import PROMPTS, prompt_scores
-from einthoven.model import Model
+from einthoven.model import FINE, Model
 from einthoven.model_directory import load
 from einthoven.pairing.kinds import kinds_of
 from einthoven.search.query import findings
@@ -116,6 +117,7 @@ def _code_side(model: Model, encoded: Rows, data: Split) -> CodeSide | None:
         classes={
             name: model.encode_codes([[code] for code in codes]) for name, codes in data.codes_of.items() if codes
         },
+        temperature=1 / float(inverse_temperature(model.log_scale.detach())[FINE]),
         queries={code: model.encode_codes([[code]]) for code in frequent},
     )
 

@@ -160,13 +160,20 @@ PROMPTS: Final[dict[str, dict[str, tuple[str, ...]]]] = {
 """Class -> language -> prompts: PTB-XL's super-classes, with a prompt or more for each common sub-class."""
 
 ENSEMBLES = ("contrast", "logsumexp", "mean", "max")
-TEMPERATURE = 0.2  # of "logsumexp": how close a prompt must be to the best one to count
+TEMPERATURE = 0.2  # of "logsumexp" among texts
 REFERENCE = "NORM"
 """The class a finding is held against: what its prompts say where nothing is found."""
 
 
-def prompt_scores(ecg: Floats, prompt_embeddings: Mapping[str, Floats], ensemble: str = "contrast") -> Floats:
+def prompt_scores(
+    ecg: Floats,
+    prompt_embeddings: Mapping[str, Floats],
+    ensemble: str = "contrast",
+    temperature: float = TEMPERATURE,
+) -> Floats:
     """Score of each ECG for each class: ecg [n, d], per class prompts [k, d] -> float32 [n, classes], mapping's order.
+
+    `temperature` says how close a prompt must be to the best one to count.
 
     mean: cosine with the normalised mean of the unit prompts (CLIP's prompt ensemble); max: cosine with the nearest
     prompt; logsumexp: smooth maximum of the cosines, normalised by the number of prompts.
@@ -178,7 +185,7 @@ def prompt_scores(ecg: Floats, prompt_embeddings: Mapping[str, Floats], ensemble
     if ensemble not in ENSEMBLES:
         raise EinthovenError(f"Unknown prompt ensemble {ensemble!r}. Known: {', '.join(ENSEMBLES)}.")
     ecg = unit(ecg)
-    columns = [_score(ecg, unit(prompts), ensemble) for prompts in prompt_embeddings.values()]
+    columns = [_score(ecg, unit(prompts), ensemble, temperature) for prompts in prompt_embeddings.values()]
     scores = np.stack(columns, axis=1)
     if ensemble != "contrast" or len(columns) < 2:
         return scores
@@ -191,14 +198,14 @@ def prompt_scores(ecg: Floats, prompt_embeddings: Mapping[str, Floats], ensemble
     return np.asarray(contrast)
 
 
-def _score(ecg: Floats, prompts: Floats, ensemble: str) -> Floats:
+def _score(ecg: Floats, prompts: Floats, ensemble: str, temperature: float) -> Floats:
     if ensemble == "mean":
         return np.asarray(ecg @ unit(prompts.mean(axis=0, keepdims=True))[0])
     cosine = ecg @ prompts.T
     best = cosine.max(axis=1)
     if ensemble == "max":
         return np.asarray(best)
-    return np.asarray(best + TEMPERATURE * np.log(np.exp((cosine - best[:, None]) / TEMPERATURE).mean(axis=1)))
+    return np.asarray(best + temperature * np.log(np.exp((cosine - best[:, None]) / temperature).mean(axis=1)))
 
 
 def zero_shot(
@@ -208,6 +215,7 @@ def zero_shot(
     subjects: Integers,
     *,
     ensemble: str = "contrast",
+    temperature: float = TEMPERATURE,
     resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -219,7 +227,12 @@ def zero_shot(
     """
     return {
         **macro_auroc(
-            labels, prompt_scores(ecg, prompt_embeddings, ensemble), tuple(prompt_embeddings), subjects, resamples, seed
+            labels,
+            prompt_scores(ecg, prompt_embeddings, ensemble, temperature),
+            tuple(prompt_embeddings),
+            subjects,
+            resamples,
+            seed,
         ),
         "ensemble": ensemble,
         "recordings": len(ecg),

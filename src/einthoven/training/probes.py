@@ -27,7 +27,7 @@ FILE = "probes.safetensors"
 
 
 @dataclass(frozen=True)
-class Labelled:
+class LabelledTraining:
     """The recordings of a study's train split that have a signal and a class: what probes are fitted on."""
 
     ids: list[str]
@@ -49,7 +49,7 @@ class Labelled:
         )
 
 
-def labelled_training(study: Path) -> Labelled:
+def labelled_training(study: Path) -> LabelledTraining:
     """The labelled training recordings, in the order of recordings.parquet; there may be none."""
     found = super_classes(study)
     recordings = read_table(schema.RECORDINGS, study, ["recording_id", "subject_id", "split", "row"])
@@ -59,7 +59,7 @@ def labelled_training(study: Path) -> Labelled:
     place = {name: i for i, name in enumerate(found.recording_ids)}
     ids = rows["recording_id"].to_pylist()
     labels = found.labels[np.array([place[name] for name in ids], np.int64)]
-    return Labelled(ids, rows["row"].to_numpy(), rows["subject_id"].to_numpy(), labels, found.classes)
+    return LabelledTraining(ids, rows["row"].to_numpy(), rows["subject_id"].to_numpy(), labels, found.classes)
 
 
 def fit_probes_of(
