@@ -219,11 +219,21 @@ def calibrate(model: ModelPath, study: StudyPath, recipe: RecipePath = None, set
 
 
 @app.command()
-def embed(model: ModelPath, study: StudyPath) -> None:
+def embed(
+    model: ModelPath,
+    study: StudyPath,
+    npz: Annotated[
+        Path | None, typer.Option("--npz", help="write them to this .npz, too, with texts and prompts")
+    ] = None,
+) -> None:
     """Embed every recording of a study."""
     with shown("embed") as progress:
         outcome = pipeline.embed(model, study, progress)
     say("embed", outcome)
+    if npz is not None:
+        with shown("embed") as progress:
+            arrays = pipeline.embed_to_file(model, study, npz, progress)
+        console.print(f"{npz}: " + ", ".join(f"{name} {shape}" for name, shape in arrays.items()))
 
 
 @app.command()
@@ -242,14 +252,14 @@ def search(
 
 @app.command()
 def evaluate(
-    model: ModelPath,
+    model: Annotated[Path, typer.Argument(help="a model directory, or an .npz of any model's embeddings")],
     study: StudyPath,
     out: Annotated[Path, typer.Option("--out", help="directory for metrics.json and report.html")],
     split: Annotated[str, typer.Option(help="train, validation or test")] = "test",
     recipe: RecipePath = None,
     settings: Settings = None,
 ) -> None:
-    """Measure a model on one split: retrieval, zero-shot classes, linear probes, an untrained control."""
+    """Measure a model, or embeddings, on one split: retrieval, zero-shot, linear probes, an untrained control."""
     command = ["einthoven", "evaluate", str(model), str(study), "--split", split, "--out", str(out)]
     command += ["--recipe", str(recipe)] if recipe is not None else []
     command += [part for setting in settings or () for part in ("--set", setting)]

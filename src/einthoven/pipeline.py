@@ -392,6 +392,17 @@ def embed(model_directory: Path, study: Path, progress: Progress = silent) -> Ou
         return run_stage(manifest, **stage, work=work)
 
 
+def embed_to_file(model_directory: Path, study: Path, out: Path, progress: Progress = silent) -> dict[str, Any]:
+    """Embeddings and pairs -> one .npz, the form in which any model's embeddings can be evaluated."""
+    from einthoven.evaluation.foreign import SUFFIX, write_npz
+
+    if out.suffix != SUFFIX:
+        raise EinthovenError(f"--npz {out}: expected a file name that ends in {SUFFIX}.")
+    refuse_stale_pairs(study)
+    embed(model_directory, study, progress)
+    return write_npz(model_directory, study, out)
+
+
 def search(model_directory: Path, study: Path, text: str, top: int, split: str | None = None) -> "list[Hit]":
     """The recordings of a study nearest to a text, outliers flagged; embeds the study first where that was not done."""
     from einthoven.embed import table_of
@@ -428,7 +439,7 @@ def check(study: Path, out: Path, command: str, progress: Progress = silent) -> 
 
 
 def evaluate(
-    model_directory: Path,
+    model: Path,
     study: Path,
     split: str,
     out: Path,
@@ -436,26 +447,32 @@ def evaluate(
     command: str,
     progress: Progress = silent,
 ) -> Outcome:
-    """Model, embeddings and labels -> `metrics.json` and `report.html`."""
+    """A model directory or an .npz of embeddings, and labels -> `metrics.json` and `report.html`."""
     check_split(split)
     refuse_stale_pairs(study)
-    embed(model_directory, study, progress)
-    files = {name: model_directory / name for name in TRAINED_FILES if (model_directory / name).exists()}
+    from_file = model.suffix == ".npz" and not model.is_dir()
+    if from_file and not model.is_file():
+        raise EinthovenError(f"{model}: no such file of embeddings; numpy.savez writes one (docs/evaluate.md).")
+    if from_file:
+        inputs = {"embeddings": model}
+    else:
+        embed(model, study, progress)
+        inputs = {name: model / name for name in TRAINED_FILES if (model / name).exists()}
 
     def work() -> dict[str, Any]:
+        if from_file:
+            from einthoven.evaluation.foreign import evaluate_file
+
+            return evaluate_file(model, study, split, out, config, command, progress)
         from einthoven.evaluation.protocol import evaluate_model
 
-        return evaluate_model(model_directory, study, split, out, config, command, progress)
+        return evaluate_model(model, study, split, out, config, command, progress)
 
     with lock(out):
         return run_stage(
             out / "manifest.json",
             config={**to_dict(config), "split": split},
-            inputs={
-                **files,
-                "pairs": schema.PAIRS.at(study),
-                "ingest": stage_manifest(study, "ingest"),
-            },
+            inputs={**inputs, "pairs": schema.PAIRS.at(study), "ingest": stage_manifest(study, "ingest")},
             outputs={name: out / name for name in ("metrics.json", "report.html")},
             work=work,
         )

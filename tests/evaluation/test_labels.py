@@ -1,7 +1,7 @@
 import pyarrow as pa
 
 from einthoven import schema
-from einthoven.evaluation.labels import super_classes
+from einthoven.evaluation.labels import own_findings, super_classes
 from einthoven.study import write_table
 
 
@@ -50,3 +50,10 @@ def test_a_study_without_classes_has_no_rows(tmp_path):
     write_table(schema.EVENTS, tmp_path, rows(schema.EVENTS, {"code": []}))
     found = super_classes(tmp_path)
     assert found.labels.shape == (0, 0) and found.without_class == 1
+
+
+def test_own_findings_are_the_recordings_and_no_measurements(tmp_path):
+    codes = ["SCP//IMI", "ECG//QRS_DURATION", "SCP//LVH", "DIAGNOSIS//ICD//10//I21", "SCP//IMI"]
+    events = {"subject_id": [1, 1, 1, 1, 2], "code": codes, "recording_id": ["r1", "r1", "r1", None, "r2"]}
+    write_table(schema.EVENTS, tmp_path, rows(schema.EVENTS, events))
+    assert own_findings(tmp_path, ["r2", "r0", "r1"]) == [{"SCP//IMI"}, set(), {"SCP//IMI", "SCP//LVH"}]

@@ -5,7 +5,8 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from einthoven.evaluation.report import Example, ReportFigures, Row, table, write_report
+from einthoven.evaluation.precision import precision_at_k
+from einthoven.evaluation.report import Example, ReportFigures, Row, by_finding, table, write_report
 from einthoven.evaluation.retrieval import all_ranks, retrieval
 from einthoven.evaluation.transfer import fit_probes, probe_metrics
 from einthoven.evaluation.zeroshot import prompt_scores, zero_shot
@@ -24,8 +25,9 @@ def results(noise: float):
     probes = fit_probes(ecg, labels, subjects, ("A", "B", "C"), fractions=(0.1, 1.0), subsets=2)
     probe = probe_metrics(probes, ecg, labels, subjects, ("A", "B", "C"), resamples=20)
     metrics = {
-        "retrieval": retrieval(ecg, text, groups, subjects, resamples=20),
+        "retrieval": retrieval(ecg, text, groups, subjects, findings=groups % 5, resamples=20),
         "zeroshot": zero_shot(ecg, prompts, labels, subjects, resamples=20),
+        "precision": precision_at_k(ecg, prompts, labels, subjects, resamples=20),
         "probe": probe,
     }
     ranks = {direction: galleries["distinct"] for direction, galleries in all_ranks(ecg, text, groups).items()}
@@ -86,7 +88,7 @@ def test_the_page_is_whole_self_contained_and_escaped(tmp_path, everything):
     assert page.count("Research use only, not a medical device") == 2
     assert "Evaluation on simulated data, test split" in page and "seed 7" in page
     assert "trained on real data" in page
-    assert len(re.findall("imulated data, test split", page)) == 1 + 1 + 4 + 1  # title, table, figures, example
+    assert len(re.findall("imulated data, test split", page)) == 1 + 2 + 4 + 1  # title, tables, figures, example
 
 
 def test_the_same_data_make_the_same_bytes(tmp_path, everything):
@@ -120,10 +122,35 @@ def test_table_shows_values_with_intervals_beside_the_control():
 
 def test_retrieval_rows_name_direction_gallery_and_size(everything):
     rows = [row for row in table(everything[0]) if row.task.startswith("Retrieval")]
-    assert len(rows) == 16
+    assert len(rows) == 30
     assert rows[0].task == "Retrieval ECG → text, distinct texts" and rows[0].measure == "recall@1, %"
     assert re.fullmatch(r"\d+\.\d \(\d+\.\d–\d+\.\d\)", rows[0].model)
-    assert rows[7].measure == "median rank of 80"
+    assert rows[4].measure == "mAP, %"
+    assert rows[8].measure == "median rank of 80"
+    assert rows[10].task == "Retrieval ECG → text, all recordings, equal findings"
+
+
+def test_precision_is_one_row_and_its_findings_a_table_of_their_own(tmp_path, everything):
+    metrics, figures = everything
+    (row,) = (row for row in table(metrics) if row.task.startswith("One finding"))
+    assert (row.task, row.measure) == ("One finding as text → ECG", "precision@10, mean of 2 findings, %")
+    found = by_finding(metrics)
+    assert [(asked, row.task) for asked, _, row in found] == [("text", "A"), ("text", "B")]
+    assert found[0][1] == pytest.approx(100 * metrics["model"]["precision"]["findings"]["A"]["positives"] / 80)
+    write_report(tmp_path, metrics, figures)
+    assert "<h2>Findings</h2>" in (tmp_path / "report.html").read_text()
+
+
+def test_metrics_of_an_earlier_version_have_rows_without_what_it_did_not_measure(everything):
+    old = json.loads(json.dumps(everything[0]))
+    for series in ("model", "random_init"):
+        del old[series]["precision"]
+        for galleries in old[series]["retrieval"].values():
+            del galleries["findings"]
+            for found in galleries.values():
+                del found["map"]
+    kept = [row for row in table(everything[0]) if row.measure != "mAP, %" and "finding" not in row.task]
+    assert table(old) == kept
 
 
 def test_a_report_without_anything_optional_is_written(tmp_path):

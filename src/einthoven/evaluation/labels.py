@@ -1,6 +1,7 @@
 """The labels evaluation uses, read from a study's tables."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,8 +11,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from einthoven import schema
+from einthoven.config import CODE_KINDS, Pairing
 from einthoven.errors import EinthovenError
-from einthoven.study import read_table
+from einthoven.pairing.kinds import kinds_of
+from einthoven.study import read_manifest, read_table, stage_manifest
 
 PREFIX = "SCP_CLASS//"
 ORDER = ("NORM", "MI", "STTC", "CD", "HYP")
@@ -73,3 +76,21 @@ def of_class(study: Path, name: str) -> list[str]:
         raise EinthovenError(f"{study} has no super-class {name!r} ([training] without_class): {known}.")
     positive = found.labels[:, found.classes.index(name)]
     return [recording for recording, holds in zip(found.recording_ids, positive, strict=True) if holds]
+
+
+def own_findings(study: Path, recording_ids: Sequence[str]) -> list[frozenset[str]]:
+    """What was found in each of these recordings: the codes of its own events, whatever their likelihood.
+
+    Codes of a kind that can enter a pair count; others that name a recording are measurements ("ECG//QRS_DURATION").
+    """
+    events = read_table(schema.EVENTS, study, ["code", "recording_id"])
+    events = events.filter(pc.is_in(events["recording_id"], pa.array(recording_ids, pa.string())))
+    config = (read_manifest(stage_manifest(study, "pair")) or {}).get("config", {})
+    patterns = {kind: tuple(of) for kind, of in config.get("code_kinds", CODE_KINDS).items()}
+    ignored = tuple(config.get("ignored_codes", Pairing().ignored_codes))
+    known = kinds_of(events["code"].unique().to_pylist(), Pairing(code_kinds=patterns, ignored_codes=ignored))
+    events = events.filter(pc.is_in(events["code"], known.codes))
+    found: dict[str, set[str]] = defaultdict(set)
+    for code, recording in zip(events["code"].to_pylist(), events["recording_id"].to_pylist(), strict=True):
+        found[recording].add(code)
+    return [frozenset(found.get(name, ())) for name in recording_ids]

@@ -1,7 +1,6 @@
 """The evaluation of a model on one split of a study: retrieval, zero-shot, probes, each beside an untrained control."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,21 +8,21 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from einthoven import schema
-from einthoven.config import Evaluation
+from einthoven.config import Evaluation, Pairing
 from einthoven.contrast import inverse_temperature
 from einthoven.embed import Rows, embed_rows, matrix, table_of
 from einthoven.encoders.code_records import code_sets, encode_records
 from einthoven.errors import EinthovenError
 from einthoven.evaluation import report
-from einthoven.evaluation.intervals import Floats, Integers
-from einthoven.evaluation.labels import super_classes
+from einthoven.evaluation.intervals import Floats
 from einthoven.evaluation.leads import measure_subsets
-from einthoven.evaluation.retrieval import all_ranks, retrieval
-from einthoven.evaluation.transfer import probe_metrics
-from einthoven.evaluation.zeroshot import PROMPTS, prompt_scores, zero_shot
+from einthoven.evaluation.measures import CodeSide, Represented, frequent_findings, measures
+from einthoven.evaluation.retrieval import all_ranks
+from einthoven.evaluation.split import Split, counts, read_split
+from einthoven.evaluation.zeroshot import PROMPTS, prompt_scores
 from einthoven.model import FINE, Model
 from einthoven.model_directory import load
+from einthoven.pairing.kinds import kinds_of
 from einthoven.search.query import findings
 from einthoven.study import data_kind, read_manifest, read_table, stage_manifest
 from einthoven.training.probes import FILE, load_probes
@@ -32,21 +31,6 @@ from einthoven.waveforms.strips import millivolts
 
 EXAMPLES = 4
 """Text queries whose best ECG is drawn in the report."""
-
-
-@dataclass(frozen=True)
-class Split:
-    """One split of a study as arrays; row i of all is recording i."""
-
-    ids: list[str]
-    rows: Integers
-    subjects: Integers
-    texts: list[str | None]
-    labelled: np.ndarray[Any, np.dtype[np.bool_]]
-    labels: np.ndarray[Any, np.dtype[np.bool_]]  # [n, classes], all False where not labelled
-    classes: tuple[str, ...]
-    coded: pa.Table  # columns codes, code_kinds, code_days and age
-    codes_of: Mapping[str, tuple[str, ...]]  # the codes of each class
 
 
 def evaluate_model(
@@ -90,11 +74,12 @@ def evaluate_model(
     figures: dict[str, Any] = {}
 
     def measured(series: str, rows: Rows) -> dict[str, Any]:
-        return measure(encoders[series], rows, data, options, directory, series)
+        return measures(represent(encoders[series], rows, data, directory, series), data, options)
 
     for series, encoder in encoders.items():
-        metrics[series] = measured(series, encoded[series])
-        _collect(figures, encoder, encoded[series], data, series)
+        seen = represent(encoder, encoded[series], data, directory, series)
+        metrics[series] = measures(seen, data, options)
+        collect(figures, seen, data, series)
     if options.lead_subsets:
         metrics["leads"] = measure_subsets(measured, encoders, store, data.rows, progress)
     manifest = read_manifest(directory / "manifest.json") or {"counts": {}}
@@ -104,125 +89,37 @@ def evaluate_model(
     return dict(metrics["counts"])
 
 
-def read_split(study: Path, split: str, concatenation: str = "report") -> Split:
-    """The recordings of a split that have a signal, by recording; their texts are that concatenation of notes."""
-    column = schema.CONCATENATIONS[concatenation]
-    coded = ["codes", "code_kinds", "code_days"]
-    pairs = read_table(schema.PAIRS, study, ["recording_id", "subject_id", "split", "row", *coded, column])
-    ages = read_table(schema.RECORDINGS, study, ["recording_id", "age"])
-    places = pc.index_in(pairs["recording_id"], value_set=ages["recording_id"].combine_chunks())
-    pairs = pairs.append_column("age", ages["age"].take(places)).sort_by("recording_id")
-    pairs = pairs.filter(pc.and_(pc.equal(pairs["split"], split), pc.is_valid(pairs["row"])))
-    if not len(pairs):
-        raise EinthovenError(f"{study}: the {split} split has no recording with a signal. Choose another --split.")
-    found = super_classes(study)
-    place = {name: i for i, name in enumerate(found.recording_ids)}
-    ids = pairs["recording_id"].to_pylist()
-    labels = np.zeros((len(ids), len(found.classes)), bool)
-    labelled = np.array([name in place for name in ids])
-    labels[labelled] = found.labels[[place[name] for name in ids if name in place]]
-    return Split(
-        ids,
-        pairs["row"].to_numpy(),
-        pairs["subject_id"].to_numpy(),
-        pairs[column].to_pylist(),
-        labelled,
-        labels,
-        found.classes,
-        pairs.select([*coded, "age"]),
-        found.codes_of,
-    )
+def represent(model: Model, encoded: Rows, data: Split, directory: Path, series: str) -> Represented:
+    """A split as a model directory sees it, or its untrained control."""
+    classes, probes = load_probes(directory / FILE) or ((), {})
+    kept = tuple(probes.get(series, ()))
+    codes = _code_side(model, encoded, data)
+    if model.text is None:
+        return Represented(encoded.features, codes=codes, probe_classes=classes, probes=kept)
+    texts = model.encode_text([text for text in data.texts if text is not None])
+    prompts = prompt_embeddings(model, [name for name in data.classes if name in PROMPTS])
+    return Represented(encoded.features, encoded.vectors, texts, prompts, codes, classes, kept)
 
 
-def counts(data: Split, study: Path) -> dict[str, int]:
-    """How many recordings each part of the evaluation rests on."""
-    return {
-        "recordings": len(data.ids),
-        "patients": len(np.unique(data.subjects)),
-        "with_text": sum(text is not None for text in data.texts),
-        "distinct_texts": len({text for text in data.texts if text is not None}),
-        "with_class": int(data.labelled.sum()),
-        "excluded_from_study": len(read_table(schema.EXCLUDED, study, ["reason"])),
-    }
-
-
-def measure(
-    model: Model, encoded: Rows, data: Split, options: Evaluation, directory: Path, series: str
-) -> dict[str, Any]:
-    """All metrics of one model on one split; a part without data to rest on is left out."""
-    result: dict[str, Any] = {}
-    told = np.array([text is not None for text in data.texts])
-    if model.text is not None and told.sum() >= 2:
-        texts = [text for text in data.texts if text is not None]
-        result["retrieval"] = retrieval(
-            encoded.vectors[told],
-            model.encode_text(texts),
-            groups_of(texts),
-            data.subjects[told],
-            resamples=options.resamples,
-            seed=options.seed,
-        )
-    seen = data.labelled
-    told_apart = [0 < int(data.labels[seen, i].sum()) < int(seen.sum()) for i in range(len(data.classes))]
-    prompted = [i for i, name in enumerate(data.classes) if name in PROMPTS]
-    if model.text is not None and any(told_apart[i] for i in prompted):
-        result["zeroshot"] = zero_shot(
-            encoded.vectors[seen],
-            prompt_embeddings(model, [data.classes[i] for i in prompted]),
-            data.labels[seen][:, prompted],
-            data.subjects[seen],
-            resamples=options.resamples,
-            seed=options.seed,
-        )
-    result |= _by_codes(model, encoded, data, options)
-    fitted = load_probes(directory / FILE)
-    shared = [name for name in data.classes if fitted is not None and name in fitted[0]]
-    columns = [data.classes.index(name) for name in shared]
-    if fitted is not None and series in fitted[1] and any(told_apart[i] for i in columns):
-        result["probe"] = probe_metrics(
-            [probe.only([fitted[0].index(name) for name in shared]) for probe in fitted[1][series]],
-            encoded.features[seen],
-            data.labels[seen][:, columns],
-            data.subjects[seen],
-            tuple(shared),
-            resamples=options.resamples,
-            seed=options.seed,
-        )
-    return result
-
-
-def _by_codes(model: Model, encoded: Rows, data: Split, options: Evaluation) -> dict[str, Any]:
-    """Retrieval between ECGs and coded records, and zero-shot classes by their codes, in the space of the codes."""
+def _code_side(model: Model, encoded: Rows, data: Split) -> CodeSide | None:
     if model.codes is None or model.vocabulary is None or encoded.fine is None:
-        return {}
-    result: dict[str, Any] = {}
+        return None
     ages = data.coded["age"].to_numpy().astype(np.float32)
     records = encode_records(data.coded, ages, model.vocabulary, model.codes.kinds)
     known = np.diff(records.offsets) > 0
-    settings: dict[str, Any] = {"resamples": options.resamples, "seed": options.seed}
-    if known.sum() >= 2:
-        vectors, sets = model.encode_records(records), code_sets(records)
-        result["retrieval_codes"] = retrieval(
-            encoded.fine[known], vectors[known], sets[known], data.subjects[known], **settings
-        )
-    seen = data.labelled
-    prompts = {name: model.encode_codes([[code] for code in codes]) for name, codes in data.codes_of.items() if codes}
-    columns = [i for i, name in enumerate(data.classes) if name in prompts]
-    if any(0 < int(data.labels[seen, i].sum()) < int(seen.sum()) for i in columns):
-        chosen = {data.classes[i]: prompts[data.classes[i]] for i in columns}
-        labels = data.labels[seen][:, columns]
-        # An ECG has a class if it has any of its codes, each as sure as the model was trained to be. Codes have no
-        # wording and no language that a contrast with the normal ECG would have to take away.
-        temperature = 1 / float(inverse_temperature(model.log_scale)[FINE])
-        settings |= {"ensemble": "logsumexp", "temperature": temperature}
-        result["zeroshot_codes"] = zero_shot(encoded.fine[seen], chosen, labels, data.subjects[seen], **settings)
-    return result
-
-
-def groups_of(texts: list[str]) -> Integers:
-    """Equal texts get equal numbers."""
-    number = {text: i for i, text in enumerate(dict.fromkeys(texts))}
-    return np.array([number[text] for text in texts], np.int64)
+    kinds = Pairing(code_kinds={kind: tuple(patterns) for kind, patterns in model.card["code_kinds"].items()})
+    frequent = kinds_of(frequent_findings(data), kinds).codes.to_pylist()  # `encode_codes` refuses others
+    return CodeSide(
+        ecg=encoded.fine,
+        known=known,
+        records=model.encode_records(records)[known],
+        sets=code_sets(records)[known],
+        classes={
+            name: model.encode_codes([[code] for code in codes]) for name, codes in data.codes_of.items() if codes
+        },
+        temperature=1 / float(inverse_temperature(model.log_scale.detach())[FINE]),
+        queries={code: model.encode_codes([[code]]) for code in frequent},
+    )
 
 
 def prompt_embeddings(model: Model, classes: list[str]) -> dict[str, Floats]:
@@ -230,22 +127,20 @@ def prompt_embeddings(model: Model, classes: list[str]) -> dict[str, Floats]:
     return {name: model.encode_text([p for language in PROMPTS[name].values() for p in language]) for name in classes}
 
 
-def _collect(figures: dict[str, Any], model: Model, encoded: Rows, data: Split, series: str) -> None:
+def collect(figures: dict[str, Any], of: Represented, data: Split, series: str) -> None:
     """The arrays behind the figures."""
-    if model.text is None:
+    if of.ecg is None:
         return
-    told = np.array([text is not None for text in data.texts])
-    if told.sum() >= 2:
-        texts = [text for text in data.texts if text is not None]
-        ranks = all_ranks(encoded.vectors[told], model.encode_text(texts), groups_of(texts))
+    if of.texts is not None and data.told.sum() >= 2:
+        ranks = all_ranks(of.ecg[data.told], of.texts, data.text_groups())
         name = "ranks" if series == "model" else "control_ranks"
         figures[name] = {direction: galleries["distinct"] for direction, galleries in ranks.items()}
-    prompted = [name for name in data.classes if name in PROMPTS]
+    prompted = [name for name in data.classes if name in of.prompts]
     if series == "model" and data.labelled.any() and prompted:
-        columns = [data.classes.index(name) for name in prompted]
         figures["classes"] = tuple(prompted)
-        figures["labels"] = data.labels[data.labelled][:, columns]
-        figures["zero_shot_scores"] = prompt_scores(encoded.vectors[data.labelled], prompt_embeddings(model, prompted))
+        figures["labels"] = data.labels[data.labelled][:, [data.classes.index(name) for name in prompted]]
+        prompts = {name: of.prompts[name] for name in prompted}
+        figures["zero_shot_scores"] = prompt_scores(of.ecg[data.labelled], prompts)
 
 
 def examples(model: Model, vectors: Floats, data: Split, study: Path, store: Store) -> tuple[report.Example, ...]:

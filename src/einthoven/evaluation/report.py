@@ -10,6 +10,7 @@ Layout of the metrics (every part of "model" and "random_init" may be missing; t
      "tokens": tokens.token_counts(...),                 # of both; missing where nothing was counted
      "model": {"retrieval": retrieval.retrieval(...),
                "zeroshot": zeroshot.zero_shot(...),
+               "precision": precision.precision_at_k(...),
                "probe": transfer.probe_metrics(...)},
      "random_init": {...},                               # the same encoders untrained: the control
      "leads": leads.measure_subsets(...)}                # only with evaluation.lead_subsets
@@ -38,7 +39,7 @@ from einthoven.waveforms.draw import draw_svg
 
 SERIES = (("model", "Model"), ("random_init", "Random-init control"))
 DIRECTIONS = {"ecg_to_text": "ECG → text", "text_to_ecg": "Text → ECG"}
-GALLERIES = {"distinct": "distinct texts", "all": "all recordings"}
+GALLERIES = {"distinct": "distinct texts", "all": "all recordings", "findings": "all recordings, equal findings"}
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,12 @@ def _rows(part: Mapping[str, Any]) -> list[tuple[tuple[str, str], str]]:
                 task = f"Retrieval {way.replace('Text', other.capitalize())}, {among}"
                 rows += [((task, f"recall@{k}, %"), shown(found[f"recall@{k}"], 100, 1)) for k in RECALLS]
                 rows.append(((task, f"median rank of {found['gallery']}"), shown(found["median_rank"], 1, 1)))
+                if "map" in found:
+                    rows.append(((task, "mAP, %"), shown(found["map"], 100, 1)))
+    for kind, other in (("precision", "text"), ("precision_codes", "code")):
+        if precision := part.get(kind):
+            measure = f"precision@{precision['k']}, mean of {len(precision['findings'])} findings, %"
+            rows.append(((f"One finding as {other} → ECG", measure), shown(precision["mean"], 100, 1)))
     for kind, task in (("zeroshot", "Zero-shot"), ("zeroshot_codes", "Zero-shot by code")):
         if zeroshot := part.get(kind):
             rows.append(((task, "macro AUROC"), shown(zeroshot["macro"])))
@@ -112,6 +119,17 @@ def _rows(part: Mapping[str, Any]) -> list[tuple[tuple[str, str], str]]:
         measure = f"macro AUROC, {100 * float(fraction):g} % of training patients"
         rows.append((("Linear probe", measure), shown(found["macro"])))
     return rows
+
+
+def by_finding(metrics: Mapping[str, Any]) -> list[tuple[str, float, Row]]:
+    """Precision at k of single findings, the most frequent first: by what was searched, prevalence in %, and a row."""
+    result = []
+    for kind, other in (("precision", "text"), ("precision_codes", "code")):
+        parts = [(metrics.get(series) or {}).get(kind, {}).get("findings", {}) for series, _ in SERIES]
+        for name, found in sorted(parts[0].items(), key=lambda item: -item[1]["prevalence"]):
+            cells = (shown(part[name], 100, 1) if name in part else "–" for part in parts)
+            result.append((other, 100 * found["prevalence"], Row(name, f"{found['positives']}", *cells)))
+    return result
 
 
 def shown(found: Mapping[str, float | None], scale: float = 1, digits: int = 3) -> str:
@@ -134,6 +152,7 @@ def write_report(out: Path, metrics: dict[str, Any], figures: ReportFigures) -> 
         Path(__file__).with_name("report.html.j2"),
         metrics=metrics,
         rows=table(metrics),
+        by_finding=by_finding(metrics),
         figures=_figures(metrics, figures),
         examples=drawn,
     )

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,53 @@ from einthoven import schema
 from einthoven.config import Evaluation
 from einthoven.embed import embed_rows
 from einthoven.errors import EinthovenError
+from einthoven.evaluation.intervals import Floats, Integers
 from einthoven.evaluation.labels import super_classes, without_class
-from einthoven.evaluation.transfer import Probe, fit_probes
+from einthoven.evaluation.transfer import Labels, Probe, fit_probes
 from einthoven.model import Model
 from einthoven.study import atomic, read_table
 from einthoven.waveforms.store import Store
 
 FILE = "probes.safetensors"
+
+
+@dataclass(frozen=True)
+class LabelledTraining:
+    """The recordings of a study's train split that have a signal and a class: what probes are fitted on."""
+
+    ids: list[str]
+    rows: Integers  # [n] of the waveform store
+    subjects: Integers  # [n]
+    labels: Labels  # bool [n, classes]
+    classes: tuple[str, ...]
+
+    def fit(self, features: Floats, options: Evaluation) -> list[Probe]:
+        """Probes for features [n, f], at each label fraction."""
+        return fit_probes(
+            features,
+            self.labels,
+            self.subjects,
+            self.classes,
+            fractions=options.label_fractions,
+            subsets=options.subsets,
+            seed=options.seed,
+        )
+
+
+def labelled_training(study: Path, left_out: str | None = None) -> LabelledTraining:
+    """The labelled training recordings, in the order of recordings.parquet; there may be none.
+
+    `left_out`: a super-class whose recordings are not among them.
+    """
+    found = super_classes(study)
+    recordings = read_table(schema.RECORDINGS, study, ["recording_id", "subject_id", "split", "row"])
+    wanted = pc.and_(pc.equal(recordings["split"], "train"), pc.is_valid(recordings["row"]))
+    labelled = pc.is_in(recordings["recording_id"], pa.array(found.recording_ids, pa.string()))
+    rows = without_class(recordings.filter(pc.and_(wanted, labelled)), study, left_out)
+    place = {name: i for i, name in enumerate(found.recording_ids)}
+    ids = rows["recording_id"].to_pylist()
+    labels = found.labels[np.array([place[name] for name in ids], np.int64)]
+    return LabelledTraining(ids, rows["row"].to_numpy(), rows["subject_id"].to_numpy(), labels, found.classes)
 
 
 def fit_probes_of(
@@ -31,15 +72,9 @@ def fit_probes_of(
 
     Returns the classes; none where the study has no labelled training recording (then nothing is written).
     """
-    found = super_classes(study)
-    recordings = read_table(schema.RECORDINGS, study, ["recording_id", "subject_id", "split", "row"])
-    wanted = pc.and_(pc.equal(recordings["split"], "train"), pc.is_valid(recordings["row"]))
-    labelled = pc.is_in(recordings["recording_id"], pa.array(found.recording_ids, pa.string()))
-    rows = without_class(recordings.filter(pc.and_(wanted, labelled)), study, model.card.get("without_class"))
-    if len(rows) < 2:
+    training = labelled_training(study, model.card.get("without_class"))
+    if len(training.ids) < 2:
         return []
-    place = {name: i for i, name in enumerate(found.recording_ids)}
-    labels = found.labels[[place[name] for name in rows["recording_id"].to_pylist()]]
     store, probes = Store.open(study), {}
     encoders = {"model": model} | ({"random_init": model.untrained(options.seed)} if options.control else {})
     for series, encoder in encoders.items():
@@ -47,18 +82,9 @@ def fit_probes_of(
         def report(done: int, total: int, series: str = series) -> None:
             progress(done, total, f"features for probes, {series}")
 
-        features = embed_rows(encoder, store, rows["row"].to_numpy(), report).features
-        probes[series] = fit_probes(
-            features,
-            labels,
-            rows["subject_id"].to_numpy(),
-            found.classes,
-            fractions=options.label_fractions,
-            subsets=options.subsets,
-            seed=options.seed,
-        )
-    save_probes(out / FILE, found.classes, probes)
-    return list(found.classes)
+        probes[series] = training.fit(embed_rows(encoder, store, training.rows, report).features, options)
+    save_probes(out / FILE, training.classes, probes)
+    return list(training.classes)
 
 
 def save_probes(path: Path, classes: tuple[str, ...], probes: dict[str, list[Probe]]) -> None:

@@ -1,0 +1,129 @@
+"""Everything that is measured of a split, from its embeddings: whichever model made them, and wherever."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from einthoven.config import Evaluation
+from einthoven.evaluation.intervals import Floats, Integers
+from einthoven.evaluation.precision import LEAST, precision_at_k
+from einthoven.evaluation.retrieval import retrieval
+from einthoven.evaluation.split import Bools, Split
+from einthoven.evaluation.transfer import Probe, probe_metrics
+from einthoven.evaluation.zeroshot import zero_shot
+
+
+@dataclass(frozen=True)
+class CodeSide:
+    """The coded records of a split, and queries by code, in the space where ECGs meet codes."""
+
+    ecg: Floats  # [n, d]
+    known: Bools  # [n]: the recordings with codes
+    records: Floats  # [known, d]
+    sets: Integers  # [known]: equal sets of codes have equal numbers
+    classes: Mapping[str, Floats]  # class -> its codes [k, d]
+    temperature: float  # how sure the model was trained to be
+    queries: Mapping[str, Floats]  # a finding's code -> [1, d]
+
+
+@dataclass(frozen=True)
+class Represented:
+    """A split as one model sees it; row i of [n, …] is recording i. What a model has not is None or empty."""
+
+    features: Floats  # [n, f]
+    ecg: Floats | None = None  # [n, d], where text is
+    texts: Floats | None = None  # [told, d], of the recordings that have a text
+    prompts: Mapping[str, Floats] = field(default_factory=dict)  # class -> its prompts [k, d]
+    codes: CodeSide | None = None
+    probe_classes: tuple[str, ...] = ()
+    probes: tuple[Probe, ...] = ()  # for `probe_classes`
+
+
+def measures(of: Represented, data: Split, options: Evaluation) -> dict[str, Any]:
+    """All metrics of one model on one split; a part without data to rest on is left out."""
+    result: dict[str, Any] = {}
+    settings: dict[str, Any] = {"resamples": options.resamples, "seed": options.seed}
+    told = data.told
+    if of.ecg is not None and of.texts is not None and told.sum() >= 2:
+        groups, findings = data.text_groups(), data.finding_groups()[told]
+        result["retrieval"] = retrieval(
+            of.ecg[told], of.texts, groups, data.subjects[told], findings=findings, **settings
+        )
+    if of.ecg is not None:
+        result |= _zero_shot("zeroshot", of.ecg, of.prompts, data, settings)
+        classes = [name for name in data.classes if name in of.prompts]
+        queries = {name: of.prompts[name] for name in classes}
+        positive = data.labels[:, [data.classes.index(name) for name in classes]]
+        result |= _precision("precision", of.ecg, queries, positive, data.labelled, data, settings)
+    if of.codes is not None:
+        result |= _by_codes(of.codes, data, settings)
+    shared = [name for name in data.classes if name in of.probe_classes]
+    if of.probes and told_apart(data, shared):
+        seen = data.labelled
+        result["probe"] = probe_metrics(
+            [probe.only([of.probe_classes.index(name) for name in shared]) for probe in of.probes],
+            of.features[seen],
+            data.labels[seen][:, [data.classes.index(name) for name in shared]],
+            data.subjects[seen],
+            tuple(shared),
+            **settings,
+        )
+    return result
+
+
+def told_apart(data: Split, classes: Sequence[str]) -> bool:
+    """Whether one of these classes has both a positive and a negative recording."""
+    labels = data.labels[data.labelled][:, [data.classes.index(name) for name in classes]]
+    return bool((labels.any(axis=0) & ~labels.all(axis=0)).any())
+
+
+def frequent_findings(data: Split) -> list[str]:
+    """The codes that enough recordings of the split have as findings for a precision at k."""
+    count = Counter(code for of in data.findings for code in of)
+    return sorted(code for code, recordings in count.items() if recordings >= LEAST)
+
+
+def _by_codes(codes: CodeSide, data: Split, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Retrieval between ECGs and coded records, and queries by code: zero-shot classes, findings."""
+    result: dict[str, Any] = {}
+    if codes.known.sum() >= 2:
+        ecg, who = codes.ecg[codes.known], data.subjects[codes.known]
+        findings = data.finding_groups()[codes.known]
+        result["retrieval_codes"] = retrieval(ecg, codes.records, codes.sets, who, findings=findings, **settings)
+    # An ECG has a class if it has any of its codes, each as sure as the model was trained to be. Codes have no wording
+    # and no language that a contrast with the normal ECG would have to take away.
+    ensemble = {"ensemble": "logsumexp", "temperature": codes.temperature}
+    result |= _zero_shot("zeroshot_codes", codes.ecg, codes.classes, data, {**settings, **ensemble})
+    known = np.array([bool(of) for of in data.findings], bool)
+    positive = data.having(list(codes.queries))
+    return result | _precision("precision_codes", codes.ecg, codes.queries, positive, known, data, settings)
+
+
+def _zero_shot(
+    name: str, ecg: Floats, prompts: Mapping[str, Floats], data: Split, settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    classes, seen = [name for name in data.classes if name in prompts], data.labelled
+    if not told_apart(data, classes):
+        return {}
+    labels = data.labels[seen][:, [data.classes.index(name) for name in classes]]
+    chosen = {name: prompts[name] for name in classes}
+    return {name: zero_shot(ecg[seen], chosen, labels, data.subjects[seen], **settings)}
+
+
+def _precision(
+    name: str,
+    ecg: Floats,
+    queries: Mapping[str, Floats],
+    positive: Bools,
+    known: Bools,
+    data: Split,
+    settings: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Precision at k where one finding allows it; of the recordings whose findings are known."""
+    count = positive[known].sum(axis=0)
+    if not ((count >= LEAST) & (count < known.sum())).any():
+        return {}
+    return {name: precision_at_k(ecg[known], queries, positive[known], data.subjects[known], **settings)}
