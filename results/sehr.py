@@ -26,7 +26,7 @@ from einthoven.encoders.code_records import CodeSequence, nearest
 from einthoven.encoders.codes import MaskedCodes, create, load
 from einthoven.evaluation import masked_codes as baselines
 from einthoven.sources import mimic, omop, simulated
-from einthoven.sources.fhir_elements import SYSTEMS
+from einthoven.sources.codes import VOCABULARIES
 from einthoven.study import write_json, write_table
 from einthoven.training.codes import Told, pretrain, tell_all
 from einthoven.training.masking import ask_all
@@ -71,7 +71,7 @@ def of_simulated(data: Path, study: Path) -> None:
 def of_synthea(data: Path, study: Path) -> None:
     """Synthea, its codes named as `einthoven ingest fhir` names them."""
     prefixes = {"Condition": "DIAGNOSIS", "Procedure": "PROCEDURE", "MedicationRequest": "MEDICATION//START"}
-    systems = {"sct": SYSTEMS["http://snomed.info/sct"], "rxnorm": "RxNorm"}
+    systems = {"sct": VOCABULARIES["http://snomed.info/sct"], "rxnorm": "RxNorm"}
     folder = data / "synthea-r4-code-events"
     rows, names = [], {}
     for row in _rows(folder / "events.csv.gz"):

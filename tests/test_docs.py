@@ -112,7 +112,7 @@ def write_ptbxl(folder: Path, recordings: int = 60) -> None:
                     "report": FINDINGS[code],
                     "recording_date": "1990-01-01 10:00:00",
                     "scp_codes": str({code: 100.0}),
-                    "strat_fold": 1 + number % 9,
+                    "strat_fold": 1 + number % 10,
                     "filename_lr": f"records100/00000/{number:05d}_lr",
                     "filename_hr": f"records500/00000/{number:05d}_hr",
                 }
@@ -130,7 +130,7 @@ def test_the_readmes_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     for name in ("ecg-text.toml", "ptbxl.toml"):
         (tmp_path / "recipes" / name).write_text(TINY)
     found = commands()
-    assert len(found) == 11
+    assert len(found) == 13
     for command in found:
         cli.app(command[1:], standalone_mode=False)
     said = capsys.readouterr().out
