@@ -26,7 +26,7 @@ def read_val(data: bytes, leads: int, limit: int) -> npt.NDArray[np.int16]:
     """
     from scipy.io import loadmat, whosmat  # slow to import, and rarely needed
 
-    plain = _inflated(data, limit + MATLAB_MARGIN)
+    plain = inflated(data, limit + MATLAB_MARGIN)
     try:
         # Asked for first: only a plain matrix of numbers is then built, never a structure or an object.
         described = {name: (shape, kind) for name, shape, kind in whosmat(io.BytesIO(plain))}
@@ -44,7 +44,7 @@ def read_val(data: bytes, leads: int, limit: int) -> npt.NDArray[np.int16]:
     return np.ascontiguousarray(stored)
 
 
-def _inflated(data: bytes, limit: int) -> bytes:
+def inflated(data: bytes, limit: int) -> bytes:
     """The file with its compressed elements unpacked, at most `limit` bytes of them."""
     order = "little" if data[126:128] == b"IM" else "big"
     parts, place, left = [data[:_HEADER]], _HEADER, limit
