@@ -53,7 +53,8 @@ def muse(rows: Any = None, unit: str = "MICROVOLTS", crc: int = 0, prolog: str =
         base = f"<SampleBase>{RATE}</SampleBase><SampleExponent>0</SampleExponent>"
         return f"<Waveform><WaveformType>{kind}</WaveformType>{base}{leads}</Waveform>"
 
-    patient = f"<PatientDemographics><PatientID>4711</PatientID><PatientLastName>{SECRET}</PatientLastName></PatientDemographics>"
+    named = f"<PatientID>4711</PatientID><PatientLastName>{SECRET}</PatientLastName>"
+    patient = f"<PatientDemographics>{named}</PatientDemographics>"
     test = (
         "<TestDemographics><AcquisitionDate>01-31-2020</AcquisitionDate>"
         "<AcquisitionTime>12:30:15</AcquisitionTime></TestDemographics>"
@@ -84,7 +85,9 @@ def aecg(increment: str = "0.002", unit: str = "uV", origin: float = 0.0) -> byt
     )
     spaces = 'xmlns="urn:hl7-org:v3" xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance"'
     when = '<effectiveTime><low value="20200131123015"/></effectiveTime>'
-    return f'<?xml version="1.0" encoding="UTF-8"?><AnnotatedECG {spaces}>{when}{subject}{series}</AnnotatedECG>'.encode()
+    return (
+        f'<?xml version="1.0" encoding="UTF-8"?><AnnotatedECG {spaces}>{when}{subject}{series}</AnnotatedECG>'.encode()
+    )
 
 
 def lzw(data: bytes) -> bytes:
@@ -196,7 +199,7 @@ def ishne(stored: np.ndarray | None = None, crc: int = 0) -> bytes:
     struct.pack_into("<iiiihh", head, 0, 0, values.shape[1], 522, 522, 1, 0)
     head[18 : 18 + len(SECRET)] = SECRET.encode()
     head[98:102] = b"4711"
-    struct.pack_into("<9h", head, 122, 1, 1, 1, 1, 1950, 31, 1, 2020, 1)
+    struct.pack_into("<9h", head, 122, 1, 1, 1950, 31, 1, 2020, 31, 1, 2020)
     struct.pack_into("<3h", head, 140, 12, 30, 15)
     struct.pack_into("<h", head, 146, len(values))
     struct.pack_into("<12h", head, 148, *range(5, 17))
@@ -213,7 +216,7 @@ def edf(folder: Path, rates: Any = None, units: Any = None, kind: int = pyedflib
         writer.setPatientCode("4711")
         for place, lead in enumerate(LEADS):
             header = {"label": f"ECG {lead}", "dimension": units[place], "sample_frequency": rates[place]}
-            ends = {"physical_min": -32768 * GAIN, "physical_max": 32767 * GAIN, "digital_min": -32768, "digital_max": 32767}
+            ends = {"physical_min": -163840, "physical_max": 163835, "digital_min": -32768, "digital_max": 32767}
             writer.setSignalHeader(place, header | ends)
         writer.writeSamples([row[: rates[p] * 2].astype(np.int32) for p, row in enumerate(STORED)], digital=True)
     return file.read_bytes()
@@ -312,3 +315,9 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
         "CSV": table,
     }
     return {name: maker() for name, maker in makers.items()}
+
+
+@pytest.fixture(scope="session")
+def small(samples: dict[str, bytes]) -> dict[str, bytes]:
+    """As `samples`, and those that need no more than a rate and a unit from outside."""
+    return samples | {"npy": npy(), "SCP plain": scp(False), "Philips plain": philips(compressed=False)}
