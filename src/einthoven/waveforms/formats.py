@@ -136,7 +136,13 @@ def _parsed(content: bytes, path: Path | None, hints: Hints, limit: int) -> tupl
     reader = next((reader for reader in READERS if reader.sniff(head, path)), None)
     if reader is None:
         raise RecordingError("unknown-format", f"expected one of {', '.join(FORMATS)} (a record of WFDB by its header)")
-    found = reader.read(content, path, hints)
+    try:
+        found = reader.read(content, path, hints)
+    except (RecordingError, EinthovenError):
+        raise
+    except Exception as error:  # a damaged file makes any library raise anything; what it says may quote the file
+        raised = type(error).__name__
+        raise RecordingError("unreadable", f"expected a sound file of {reader.name}, {raised} came up") from None
     signal, rate, names = stacked(found.channels)
     return Ecg(signal, rate, names, reader.name, meta=found.meta), found
 

@@ -28,7 +28,7 @@ class Scp:
     def read(self, content: bytes, path: Path | None, hints: Hints) -> Found:
         if len(content) > MAX_SCP_BYTES:
             raise RecordingError("too-large", f"{len(content)} bytes, at most {MAX_SCP_BYTES} expected of SCP-ECG")
-        record = parsed("scp_ecg", "SCPECGParser", content, "SCP-ECG with the sections 3 and 6")
+        record = parsed("scp_ecg", "SCPECGParser", content)
         return found(record, 1e6 / record.raw_metadata["rhythm_sample_interval_us"])
 
 
@@ -41,7 +41,7 @@ class Ishne:
         return head.startswith(b"ISHNE1.0")
 
     def read(self, content: bytes, path: Path | None, hints: Hints) -> Found:
-        record = parsed("ishne_holter", "ISHNEHolterParser", content, "an ISHNE header of 522 bytes and samples")
+        record = parsed("ishne_holter", "ISHNEHolterParser", content)
         data = len(content) - _ISHNE_HEADER - record.raw_metadata["var_block_size"]
         if data % (2 * len(record.leads)):
             raise RecordingError("truncated", f"{data} bytes of samples do not make whole frames")
@@ -57,7 +57,7 @@ class Edf:
         return head.startswith(b"0       ") and len(head) >= 256 and head[252:256].strip().isdigit()
 
     def read(self, content: bytes, path: Path | None, hints: Hints) -> Found:
-        record = parsed("edf", "EDFParser", content, "an EDF header and whole data records")
+        record = parsed("edf", "EDFParser", content)
         meta = record.raw_metadata
         announced = content[236:244].strip()
         if announced != b"-1" and int(announced) != meta["num_records"]:

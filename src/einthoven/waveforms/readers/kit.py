@@ -21,20 +21,12 @@ from einthoven.waveforms.readers.protocol import Channel, Found, lead_name, mill
 from einthoven.waveforms.wfdb_format import RecordingError
 
 
-def parsed(module: str, parser: str, content: bytes, expected: str) -> Any:
-    """The ECGRecord that ecgdatakit's `parser` makes of `content`; RecordingError("unreadable") if it cannot.
-
-    What ecgdatakit says may quote the file, so only the kind of its error is told.
-    """
+def parsed(module: str, parser: str, content: bytes) -> Any:
+    """The ECGRecord that ecgdatakit's `parser` makes of `content`; RecordingError("checksum") if that is wrong."""
     reader = getattr(needed(f"ecgdatakit.parsing.parsers.{module}", "ecgdatakit"), parser)()
     warnings.filterwarnings("ignore", module=r"einthoven\.waveforms\.readers|ecgdatakit")
     with _lent(content) as path:
-        try:
-            record = reader.parse(path)
-        except Exception as error:  # a damaged file makes it raise almost anything
-            raise RecordingError(
-                "unreadable", f"expected {expected}; ecgdatakit raised {type(error).__name__}"
-            ) from None
+        record = reader.parse(path)
     if record.raw_metadata.get("checksum_valid") is False:
         raise RecordingError("checksum", "the samples do not have the checksum that the file states")
     return record

@@ -68,7 +68,7 @@ class Reader(Protocol):
         ...
 
     def read(self, content: bytes, path: Path | None, hints: Hints) -> Found:
-        """The recording; RecordingError saying what was expected if it cannot be read."""
+        """The recording; RecordingError with what was expected, or what a library raises, if it cannot be read."""
         ...
 
 

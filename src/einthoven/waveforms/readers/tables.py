@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from einthoven.schema import LEADS
-from einthoven.waveforms.matlab import MATLAB_5, inflated
+from einthoven.waveforms.matlab import MATLAB_5, matrices
 from einthoven.waveforms.readers.protocol import MAX_VALUES, Channel, Found, Hints, millivolts_per, needed
 from einthoven.waveforms.wfdb_format import RecordingError
 
@@ -29,7 +29,7 @@ _MATLAB_BYTES: Final = 128 << 20  # unpacked
 
 
 class Matlab:
-    """MATLAB 5 to 7.2, through SciPy. Only the variables named above are built, and only if they are plain."""
+    """MATLAB 5 to 7.2: plain matrices; cells, structures and objects are left out."""
 
     name = "MATLAB"
 
@@ -37,22 +37,7 @@ class Matlab:
         return head.startswith(MATLAB_5)
 
     def read(self, content: bytes, path: Path | None, hints: Hints) -> Found:
-        from scipy.io import loadmat, whosmat  # slow to import, and rarely needed
-
-        wanted = {*SIGNALS, *RATES, *UNITS, *NAMES}
-        try:
-            plain = inflated(content, _MATLAB_BYTES)
-            listed = {
-                name: shape for name, shape, kind in whosmat(io.BytesIO(plain)) if name in wanted and _plain(kind)
-            }
-            if sum(float(np.prod(shape, dtype=float)) for shape in listed.values()) > MAX_VALUES:
-                raise RecordingError("too-large", f"expected at most {MAX_VALUES} values")
-            values = loadmat(io.BytesIO(plain), variable_names=list(listed), chars_as_strings=True) if listed else {}
-        except RecordingError:
-            raise
-        except Exception as error:  # a damaged file makes SciPy raise almost anything
-            raise RecordingError("unreadable", f"expected MATLAB 5; SciPy raised {type(error).__name__}") from None
-        return _found({name: values[name] for name in listed if name in values}, hints)
+        return _found(matrices(content, _MATLAB_BYTES), hints)
 
 
 class Hdf5:
@@ -65,17 +50,12 @@ class Hdf5:
 
     def read(self, content: bytes, path: Path | None, hints: Hints) -> Found:
         h5py = needed("h5py", "h5py")
-        try:
-            with h5py.File(io.BytesIO(content), "r") as file:
-                named = {name: _dataset(h5py, file, name) for name in (*SIGNALS, *RATES, *UNITS, *NAMES)}
-                stated = {name: value for name, value in named.items() if value is not None}
-                signal = next((file[name] for name in SIGNALS if name in stated), None)
-                for holder in (file, signal) if signal is not None else (file,):
-                    stated |= {name: holder.attrs[name] for name in (*RATES, *UNITS, *NAMES) if name in holder.attrs}
-        except RecordingError:
-            raise
-        except Exception as error:
-            raise RecordingError("unreadable", f"expected HDF5; h5py raised {type(error).__name__}") from None
+        with h5py.File(io.BytesIO(content), "r") as file:
+            named = {name: _dataset(h5py, file, name) for name in (*SIGNALS, *RATES, *UNITS, *NAMES)}
+            stated = {name: value for name, value in named.items() if value is not None}
+            signal = next((file[name] for name in SIGNALS if name in stated), None)
+            for holder in (file, signal) if signal is not None else (file,):
+                stated |= {name: holder.attrs[name] for name in (*RATES, *UNITS, *NAMES) if name in holder.attrs}
         return _found(stated, hints)
 
 
@@ -89,14 +69,9 @@ class Npy:
 
     def read(self, content: bytes, path: Path | None, hints: Hints) -> Found:
         file = io.BytesIO(content)
-        try:
-            version = np.lib.format.read_magic(file)
-            header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
-            shape, by_column, dtype = header(file)
-        except Exception as error:  # its header is a Python literal
-            raise RecordingError(
-                "unreadable", f"expected npy 1.0 or 2.0; NumPy raised {type(error).__name__}"
-            ) from None
+        version = np.lib.format.read_magic(file)
+        header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
+        shape, by_column, dtype = header(file)
         count = int(np.prod(shape, dtype=object)) if shape else 0
         if (
             dtype.kind not in "iuf"
@@ -107,10 +82,6 @@ class Npy:
             raise RecordingError("unreadable", "expected whole or floating numbers, as many as the header says")
         values = np.frombuffer(content, dtype, offset=file.tell()).reshape(shape, order="F" if by_column else "C")
         return _found({SIGNALS[0]: values}, hints)
-
-
-def _plain(kind: str) -> bool:
-    return kind == "char" or kind.startswith(("int", "uint", "single", "double"))
 
 
 def _dataset(h5py: Any, file: Any, name: str) -> npt.NDArray[Any] | None:
