@@ -6,7 +6,7 @@ import subprocess
 import sys
 import zlib
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -23,13 +23,13 @@ from einthoven.waveforms.readers.protocol import lead_name, millivolts_per
 STATING = [name for name in FORMATS if name not in ("WFDB", "npy")]
 
 
-def rows(make: SimpleNamespace, ecg: Ecg) -> np.ndarray:
+def rows(make: ModuleType, ecg: Ecg) -> np.ndarray:
     """What was written, in the order of the leads read."""
     return np.stack([make.MILLIVOLTS[LEADS.index(lead)] for lead in ecg.leads])
 
 
 @pytest.mark.parametrize("name", STATING)
-def test_every_format_gives_the_values_written(make: SimpleNamespace, samples: dict[str, bytes], name: str) -> None:
+def test_every_format_gives_the_values_written(make: ModuleType, samples: dict[str, bytes], name: str) -> None:
     ecg = read_ecg(samples[name])
     assert (ecg.format, ecg.sampling_rate, ecg.signal.dtype) == (name, make.RATE, np.float32)
     assert len(ecg.leads) == 12 and set(ecg.leads) == set(LEADS)
@@ -39,7 +39,7 @@ def test_every_format_gives_the_values_written(make: SimpleNamespace, samples: d
 
 
 @pytest.mark.parametrize("name", STATING)
-def test_who_it_is_is_only_told_when_asked(make: SimpleNamespace, samples: dict[str, bytes], name: str) -> None:
+def test_who_it_is_is_only_told_when_asked(make: ModuleType, samples: dict[str, bytes], name: str) -> None:
     ecg = read_ecg(samples[name])
     assert ecg.recorded is None and ecg.subject is None
     assert make.SECRET not in repr(ecg) and "4711" not in repr(ecg)
@@ -51,7 +51,7 @@ def test_who_it_is_is_only_told_when_asked(make: SimpleNamespace, samples: dict[
         assert str(named.recorded) == "2020-01-31 12:30:15"
 
 
-def test_limb_leads_follow_exactly_from_i_and_ii(make: SimpleNamespace) -> None:
+def test_limb_leads_follow_exactly_from_i_and_ii(make: ModuleType) -> None:
     ecg = read_ecg(make.muse())
     one, two = (make.MILLIVOLTS[LEADS.index(lead)] for lead in ("I", "II"))
     for lead, values in {"III": two - one, "aVR": -(one + two) / 2, "aVL": one - two / 2, "aVF": two - one / 2}.items():
@@ -138,7 +138,7 @@ def test_names_and_units() -> None:
     assert {unit: millivolts_per(unit) for unit in units} == units
 
 
-def test_what_is_optional_is_asked_for(make: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_optional_is_asked_for(make: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("pydicom", "ecgdatakit.parsing.parsers.scp_ecg"):
         monkeypatch.setitem(sys.modules, module, None)
     for content in (make.dicom(), make.scp()):
@@ -182,9 +182,10 @@ def test_any_bytes(head: bytes, rest: bytes) -> None:
 
 @settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_damaged_samples(make: SimpleNamespace, small: dict[str, bytes], data: st.DataObject) -> None:
+def test_damaged_samples(make: ModuleType, samples: dict[str, bytes], data: st.DataObject) -> None:
     """Bytes overwritten, most of them near the beginning, where headers are; cut; or with a piece out of the middle."""
-    content = bytearray(small[data.draw(st.sampled_from(sorted(small)))])
+    name = data.draw(st.sampled_from([*sorted(samples), "npy", "plain"]))
+    content = bytearray(samples[name] if name in samples else make.npy() if name == "npy" else make.scp(False))
     last = len(content) - 1
     for _ in range(data.draw(st.integers(0, 4))):
         place = data.draw(st.integers(0, min(last, 2000)) | st.integers(0, last))

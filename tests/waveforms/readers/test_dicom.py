@@ -1,6 +1,6 @@
 """DICOM waveforms: pydicom's own sample, units, groups, order of bytes, padding."""
 
-from types import SimpleNamespace
+from types import ModuleType
 
 import numpy as np
 import pydicom
@@ -23,21 +23,21 @@ def test_the_sample_of_pydicom_against_pydicom() -> None:
 
 
 @pytest.mark.parametrize("unit", ["uV", "mV"])
-def test_units_of_the_sensitivity(make: SimpleNamespace, unit: str) -> None:
+def test_units_of_the_sensitivity(make: ModuleType, unit: str) -> None:
     """pydicom's multiplex_array gives the same numbers for both."""
     assert np.allclose(
         read_ecg(make.dicom(make.group(make.STORED, unit=unit))).signal, make.MILLIVOLTS, rtol=0, atol=1e-6
     )
 
 
-def test_correction_and_baseline(make: SimpleNamespace) -> None:
+def test_correction_and_baseline(make: ModuleType) -> None:
     group = make.group(make.STORED)
     for channel in group.ChannelDefinitionSequence:
         channel.ChannelSensitivityCorrectionFactor, channel.ChannelBaseline = 2, 100
     assert np.allclose(read_ecg(make.dicom(group)).signal, 2 * make.MILLIVOLTS + 0.1, rtol=0, atol=1e-6)
 
 
-def test_without_a_voltage(make: SimpleNamespace) -> None:
+def test_without_a_voltage(make: ModuleType) -> None:
     with pytest.raises(EinthovenError, match="lead I: expected a sensitivity"):
         read_ecg(make.dicom(make.group(make.STORED, unit="mmHg")))
     group = make.group(make.STORED)
@@ -46,7 +46,7 @@ def test_without_a_voltage(make: SimpleNamespace) -> None:
         read_ecg(make.dicom(group))
 
 
-def test_codes_of_leads(make: SimpleNamespace) -> None:
+def test_codes_of_leads(make: ModuleType) -> None:
     group = make.group(make.STORED)
     numbers = (1, 2, 61, 62, 63, 64, 3, 4, 5, 6, 7, 8)
     for place, (channel, number) in enumerate(zip(group.ChannelDefinitionSequence, numbers, strict=True)):
@@ -55,7 +55,7 @@ def test_codes_of_leads(make: SimpleNamespace) -> None:
     assert read_ecg(make.dicom(group)).leads == LEADS
 
 
-def test_groups_one_after_another_and_a_rhythm_strip(make: SimpleNamespace) -> None:
+def test_groups_one_after_another_and_a_rhythm_strip(make: ModuleType) -> None:
     """The 3x4 layout: three leads at a time, II throughout, which is the one kept."""
     quarter = make.COUNT // 4
     groups = [
@@ -70,25 +70,25 @@ def test_groups_one_after_another_and_a_rhythm_strip(make: SimpleNamespace) -> N
     assert np.allclose(ecg.signal[known], make.MILLIVOLTS[known], rtol=0, atol=1e-6)
 
 
-def test_padding_is_missing(make: SimpleNamespace) -> None:
+def test_padding_is_missing(make: ModuleType) -> None:
     stored = make.STORED.copy()
     stored[:, -5:] = -32768
     ecg = read_ecg(make.dicom(make.group(stored, WaveformPaddingValue=b"\x00\x80")))
     assert np.isnan(ecg.signal[:, -5:]).all() and not np.isnan(ecg.signal[:, :-5]).any()
 
 
-def test_big_endian(make: SimpleNamespace) -> None:
+def test_big_endian(make: ModuleType) -> None:
     group = make.group(make.STORED, WaveformData=make.STORED.T.astype(">i2").tobytes())
     content = make.dicom(group, syntax=pydicom.uid.ExplicitVRBigEndian)
     assert np.allclose(read_ecg(content).signal, make.MILLIVOLTS, rtol=0, atol=1e-6)
 
 
-def test_a_deflated_file_is_refused(make: SimpleNamespace) -> None:
+def test_a_deflated_file_is_refused(make: ModuleType) -> None:
     with pytest.raises(EinthovenError, match="not deflated"):
         read_ecg(make.dicom(syntax=pydicom.uid.DeflatedExplicitVRLittleEndian))
 
 
-def test_what_holds_no_ecg(make: SimpleNamespace) -> None:
+def test_what_holds_no_ecg(make: ModuleType) -> None:
     with pytest.raises(EinthovenError, match="expected a WaveformSequence"):
         read_ecg(get_testdata_file("test-SR.dcm", download=False))
     with pytest.raises(EinthovenError, match="expected a WaveformSequence"):

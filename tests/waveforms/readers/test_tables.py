@@ -3,7 +3,7 @@
 import io
 import pickle
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 import h5py
@@ -17,21 +17,21 @@ from einthoven.waveforms.formats import read_ecg
 SAID: dict[str, Any] = {"sampling_rate": 500, "unit": "mV"}
 
 
-def close(make: SimpleNamespace, content: bytes, **hints: Any) -> bool:
+def close(make: ModuleType, content: bytes, **hints: Any) -> bool:
     ecg = read_ecg(content, **hints)
     right = (ecg.leads, ecg.sampling_rate) == (LEADS, 500)
     return right and bool(np.allclose(ecg.signal, make.MILLIVOLTS, rtol=0, atol=1e-5))
 
 
 @pytest.mark.parametrize("values", ["MILLIVOLTS", "columns", "float32", "fortran"])
-def test_npy_either_way_round(make: SimpleNamespace, values: str) -> None:
+def test_npy_either_way_round(make: ModuleType, values: str) -> None:
     millivolts = make.MILLIVOLTS
     array = {"columns": millivolts.T, "float32": millivolts.astype("f4"), "fortran": np.asfortranarray(millivolts)}
     assert close(make, make.npy(array.get(values, millivolts)), **SAID)
     assert close(make, make.npy((make.STORED * 5).astype(np.int16)), sampling_rate=500, unit="uV")
 
 
-def test_what_is_not_stated_is_asked_for(make: SimpleNamespace) -> None:
+def test_what_is_not_stated_is_asked_for(make: ModuleType) -> None:
     with pytest.raises(EinthovenError, match="states no sampling rate: expected sampling_rate"):
         read_ecg(make.npy(), unit="mV")
     with pytest.raises(EinthovenError, match="states no unit: expected unit"):
@@ -56,13 +56,13 @@ def test_pickled_arrays_are_refused() -> None:
             read_ecg(content, **SAID)
 
 
-def test_an_npy_that_announces_more_than_it_holds(make: SimpleNamespace) -> None:
+def test_an_npy_that_announces_more_than_it_holds(make: ModuleType) -> None:
     content = make.npy().replace(b"(12, 1000)", b"(99, 9999)")
     with pytest.raises(EinthovenError, match="as many as the header says"):
         read_ecg(content, **SAID)
 
 
-def test_matlab_variables(make: SimpleNamespace) -> None:
+def test_matlab_variables(make: ModuleType) -> None:
     assert close(make, make.matlab(packed=False, signal=make.MILLIVOLTS.T, sampling_rate=500.0, unit="mV"))
     assert close(make, make.matlab(ecg=make.MILLIVOLTS, fs=500, unit="mV", leads=", ".join(LEADS), other={"a": 1}))
     assert close(make, make.matlab(val=make.STORED * 5), sampling_rate=500, unit="uV")
@@ -71,7 +71,7 @@ def test_matlab_variables(make: SimpleNamespace) -> None:
             read_ecg(make.matlab(**wrong), **SAID)
 
 
-def test_hdf5_attributes_datasets_and_matlab_7_3(make: SimpleNamespace) -> None:
+def test_hdf5_attributes_datasets_and_matlab_7_3(make: ModuleType) -> None:
     assert close(make, make.hdf5(make.STORED * 5, fs=500, units="uV"))
     file = io.BytesIO()
     with h5py.File(file, "w", userblock_size=512) as out:
@@ -81,7 +81,7 @@ def test_hdf5_attributes_datasets_and_matlab_7_3(make: SimpleNamespace) -> None:
     assert close(make, seven)
 
 
-def test_hdf5_reads_nothing_outside_the_file(make: SimpleNamespace, tmp_path: Path) -> None:
+def test_hdf5_reads_nothing_outside_the_file(make: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "other.h5").write_bytes(make.hdf5())
     (tmp_path / "raw").write_bytes(make.MILLIVOLTS.tobytes())
 
@@ -107,7 +107,7 @@ def test_hdf5_reads_nothing_outside_the_file(make: SimpleNamespace, tmp_path: Pa
             read_ecg(file.getvalue(), **SAID)
 
 
-def test_hdf5_that_would_fill_the_memory(make: SimpleNamespace) -> None:
+def test_hdf5_that_would_fill_the_memory(make: ModuleType) -> None:
     file = io.BytesIO()
     with h5py.File(file, "w") as out:
         out.create_dataset("ecg", (12, 1 << 30), "f8", chunks=(12, 1 << 10), compression="gzip")
@@ -125,7 +125,7 @@ def test_hdf5_that_would_fill_the_memory(make: SimpleNamespace) -> None:
         {"unit": " [uV]", "time": False, "comment": "# sampling_rate = 500 Hz\r\n"},
     ],
 )
-def test_csv_forms(make: SimpleNamespace, options: dict[str, Any]) -> None:
+def test_csv_forms(make: ModuleType, options: dict[str, Any]) -> None:
     content = make.table(**options)
     assert (
         close(make, content) and close(make, b"\xef\xbb\xbf" + content) and close(make, content.replace(b"\n", b"\r\n"))
@@ -143,7 +143,7 @@ def test_csv_times() -> None:
             read_ecg(b"time,II (mV)\n" + rows.encode())
 
 
-def test_csv_that_is_damaged(make: SimpleNamespace) -> None:
+def test_csv_that_is_damaged(make: ModuleType) -> None:
     content = make.table()
     for wrong in (content + b"1,2\n", content + b",".join([b"Mustermann"] * 13) + b"\n"):
         with pytest.raises(EinthovenError, match="expected 13 numbers in each row") as told:

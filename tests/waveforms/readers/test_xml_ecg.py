@@ -4,7 +4,7 @@ import struct
 import time
 import tracemalloc
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from einthoven.waveforms.formats import read_ecg
 from einthoven.waveforms.readers import xml_ecg
 
 
-def test_philips_xli_against_sierraecg(make: SimpleNamespace, tmp_path: Path) -> None:
+def test_philips_xli_against_sierraecg(make: ModuleType, tmp_path: Path) -> None:
     import sierraecg
 
     (tmp_path / "x.xml").write_bytes(make.philips())
@@ -27,34 +27,34 @@ def test_philips_xli_against_sierraecg(make: SimpleNamespace, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("options", [{"compressed": False}, {"encoding": "utf-16"}])
-def test_philips_without_compression_and_in_utf_16(make: SimpleNamespace, options: dict[str, Any]) -> None:
+def test_philips_without_compression_and_in_utf_16(make: ModuleType, options: dict[str, Any]) -> None:
     assert np.allclose(read_ecg(make.philips(**options)).signal, make.MILLIVOLTS, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("unit", ["MILLIVOLTS", "uV", "NANOVOLTS"])
-def test_muse_units(make: SimpleNamespace, unit: str) -> None:
+def test_muse_units(make: ModuleType, unit: str) -> None:
     factor = {"MILLIVOLTS": 1000, "uV": 1, "NANOVOLTS": 1e-3}[unit]
     ecg = read_ecg(make.muse(unit=unit))
     assert np.allclose(ecg.signal[0], make.MILLIVOLTS[0] * factor, rtol=1e-6)
 
 
 @pytest.mark.parametrize("unit", ["", "PIXELS"])
-def test_muse_without_a_voltage_is_refused(make: SimpleNamespace, unit: str) -> None:
+def test_muse_without_a_voltage_is_refused(make: ModuleType, unit: str) -> None:
     with pytest.raises(EinthovenError, match="lead I: expected a gain in mV"):
         read_ecg(make.muse(unit=unit))
 
 
-def test_muse_whose_samples_changed_is_refused(make: SimpleNamespace) -> None:
+def test_muse_whose_samples_changed_is_refused(make: ModuleType) -> None:
     with pytest.raises(EinthovenError, match="checksum"):
         read_ecg(make.muse(crc=1))
 
 
-def test_muse_with_its_document_type(make: SimpleNamespace) -> None:
+def test_muse_with_its_document_type(make: ModuleType) -> None:
     ecg = read_ecg(make.muse(prolog='<!DOCTYPE RestingECG SYSTEM "restecg.dtd">'))
     assert ecg.leads[:2] == ("I", "II")
 
 
-def test_aecg_rate_unit_and_origin(make: SimpleNamespace) -> None:
+def test_aecg_rate_unit_and_origin(make: ModuleType) -> None:
     """ecgdatakit rounds 1/0.00390625 s well, and 1/0.0078 s (128.205 Hz) to 128 Hz."""
     assert read_ecg(make.aecg(increment="0.0078")).sampling_rate == pytest.approx(1 / 0.0078)
     assert np.allclose(read_ecg(make.aecg(unit="mV")).signal, make.MILLIVOLTS, rtol=0, atol=1e-6)
@@ -71,7 +71,7 @@ LAUGHS = '<!DOCTYPE x [<!ENTITY a "lol">' + "".join(
 
 @pytest.mark.parametrize("prolog", [LAUGHS + "]>", '<!DOCTYPE x [<!ENTITY a SYSTEM "file:///etc/hostname">]>'])
 @pytest.mark.parametrize("kind", ["muse", "aecg", "philips"])
-def test_entities_are_refused(make: SimpleNamespace, kind: str, prolog: str) -> None:
+def test_entities_are_refused(make: ModuleType, kind: str, prolog: str) -> None:
     content = getattr(make, kind)()
     head, mark, rest = content.partition(b"?>")
     for used in (rest, rest.replace(b"Mustermann", b"&j;").replace(b"4711", b"&a;")):
@@ -81,7 +81,7 @@ def test_entities_are_refused(make: SimpleNamespace, kind: str, prolog: str) -> 
         assert time.monotonic() - began < 5
 
 
-def test_a_tree_of_too_many_elements_is_refused(make: SimpleNamespace) -> None:
+def test_a_tree_of_too_many_elements_is_refused(make: ModuleType) -> None:
     with pytest.raises(EinthovenError, match="too-large"):
         read_ecg(make.muse().replace(b"</RestingECG>", b"<a/>" * (xml_ecg.MAX_TAGS + 1) + b"</RestingECG>"))
     deep = b"<RestingECG>" + b"<a>" * 90_000 + b"</a>" * 90_000 + b"</RestingECG>"
@@ -94,7 +94,7 @@ def words(codes: list[int]) -> bytes:
     return int(text + "0" * (-len(text) % 8), 2).to_bytes(-(-len(text) // 8), "big")
 
 
-def test_an_lzw_bomb_is_refused_before_it_is_unpacked(make: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_lzw_bomb_is_refused_before_it_is_unpacked(make: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each of the first code words is the string that it defines; the last of them is then 768 bytes long."""
     monkeypatch.setattr(xml_ecg, "MAX_VALUES", 1 << 20)
     packed = words([0, *range(256, 1023), *[1022] * 20_000])
@@ -109,7 +109,7 @@ def test_an_lzw_bomb_is_refused_before_it_is_unpacked(make: SimpleNamespace, mon
     assert peak < 8 << 20
 
 
-def test_what_lzw_unpacks_to_is_told_exactly(make: SimpleNamespace) -> None:
+def test_what_lzw_unpacks_to_is_told_exactly(make: ModuleType) -> None:
     data = make.xli(make.STORED)
     place = total = 0
     while place < len(data):

@@ -8,16 +8,13 @@ import binascii
 import io
 import struct
 import zlib
-from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import h5py
 import numpy as np
 import pydicom
 import pyedflib
-import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from scipy.io import savemat
 
@@ -293,31 +290,17 @@ def table(delimiter: str = ",", unit: str = " (uV)", comment: str = "", time: bo
     return (comment + "\n".join(delimiter.join(row) for row in [heading, *rows]) + "\n").encode()
 
 
-@pytest.fixture(scope="session")
-def make() -> SimpleNamespace:
-    return SimpleNamespace(**{name: value for name, value in globals().items() if not name.startswith("_")})
-
-
-@pytest.fixture(scope="session")
-def samples(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+def every(folder: Path) -> dict[str, bytes]:
     """One file of every format that states all of its own."""
-    folder = tmp_path_factory.mktemp("edf")
-    makers: dict[str, Callable[[], bytes]] = {
-        "DICOM ECG": dicom,
-        "GE MUSE XML": muse,
-        "HL7 aECG": aecg,
-        "Philips Sierra XML": philips,
-        "SCP-ECG": scp,
-        "ISHNE": ishne,
-        "EDF": lambda: edf(folder),
-        "HDF5": hdf5,
-        "MATLAB": matlab,
-        "CSV": table,
+    return {
+        "DICOM ECG": dicom(),
+        "GE MUSE XML": muse(),
+        "HL7 aECG": aecg(),
+        "Philips Sierra XML": philips(),
+        "SCP-ECG": scp(),
+        "ISHNE": ishne(),
+        "EDF": edf(folder),
+        "HDF5": hdf5(),
+        "MATLAB": matlab(),
+        "CSV": table(),
     }
-    return {name: maker() for name, maker in makers.items()}
-
-
-@pytest.fixture(scope="session")
-def small(samples: dict[str, bytes]) -> dict[str, bytes]:
-    """As `samples`, and those that need no more than a rate and a unit from outside."""
-    return samples | {"npy": npy(), "SCP plain": scp(False), "Philips plain": philips(compressed=False)}
