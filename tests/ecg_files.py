@@ -206,7 +206,9 @@ def ishne(stored: np.ndarray | None = None, crc: int = 0) -> bytes:
     return b"ISHNE1.0" + checksum + bytes(head) + values.T.astype("<i2").tobytes()
 
 
-def edf(folder: Path, rates: Any = None, units: Any = None, kind: int = pyedflib.FILETYPE_EDFPLUS) -> bytes:
+def edf(
+    folder: Path, rates: Any = None, units: Any = None, kind: int = pyedflib.FILETYPE_EDFPLUS, seconds: int = 2
+) -> bytes:
     file, rates, units = folder / "x.edf", rates or [RATE] * 12, units or ["uV"] * 12
     with pyedflib.EdfWriter(str(file), 12, kind) as writer:
         writer.setPatientName(SECRET)
@@ -215,7 +217,7 @@ def edf(folder: Path, rates: Any = None, units: Any = None, kind: int = pyedflib
             header = {"label": f"ECG {lead}", "dimension": units[place], "sample_frequency": rates[place]}
             ends = {"physical_min": -163840, "physical_max": 163835, "digital_min": -32768, "digital_max": 32767}
             writer.setSignalHeader(place, header | ends)
-        writer.writeSamples([row[: rates[p] * 2].astype(np.int32) for p, row in enumerate(STORED)], digital=True)
+        writer.writeSamples([row[: rates[p] * seconds].astype(np.int32) for p, row in enumerate(STORED)], digital=True)
     return file.read_bytes()
 
 
