@@ -116,6 +116,11 @@ def test_a_large_file_is_refused_before_it_is_read(tmp_path: Path, samples: dict
         read_ecg(tmp_path / "large.edf")
     with pytest.raises(EinthovenError, match="too-large"):
         read_ecg(samples["EDF"], limit=1000)
+    (tmp_path / "w.hea").write_text("w 1 500 40000000\nw.dat 16 1000/mV 16 0 0 0 0 II\n")
+    with (tmp_path / "w.dat").open("wb") as file:
+        file.truncate(80_000_000)
+    with pytest.raises(EinthovenError, match="w: 80000000 bytes"):
+        read_ecg(tmp_path / "w")
 
 
 def test_a_gzip_bomb_is_not_unpacked(samples: dict[str, bytes]) -> None:

@@ -23,7 +23,7 @@ from einthoven.waveforms.readers.tables import Hdf5, Matlab, Npy
 from einthoven.waveforms.readers.text import Csv
 from einthoven.waveforms.readers.xml_ecg import AnnotatedEcg, Muse, Philips
 from einthoven.waveforms.standardise import FRONTAL, to_millivolts
-from einthoven.waveforms.wfdb_format import Record, RecordingError, open_inside, read_all, read_record
+from einthoven.waveforms.wfdb_format import Record, RecordingError, open_inside, read_all, read_header, read_record
 
 MAX_BYTES: Final = 64 << 20
 """Of a file, and of what a gzipped one unpacks to."""
@@ -85,6 +85,7 @@ def read_ecg(
     path = None if isinstance(source, bytes) else Path(source)
     try:
         if path is not None and (record := wfdb_record(path)) is not None:
+            _refuse_large(record, limit)
             found = read_record(record, record.parent)
             signal = to_millivolts(found.signal) if found.signal.dtype == np.int16 else found.signal
             return _complete(Ecg(signal, found.rate, found.names, WFDB))
@@ -117,6 +118,14 @@ def file_content(path: Path, folder: Path | None, limit: int = MAX_BYTES) -> byt
         return read_all(handle, size)
     finally:
         os.close(handle)
+
+
+def _refuse_large(record: Path, limit: int) -> None:
+    """RecordingError("too-large") if the signal files of a WFDB record are, together."""
+    files = {record.parent / Path(signal.file).name for signal in read_header(record).signals}
+    size = sum(file.stat().st_size for file in files if file.is_file())
+    if size > limit:
+        raise RecordingError("too-large", f"{size} bytes, at most {limit} expected")
 
 
 def _real(path: Path) -> Path:
