@@ -4,6 +4,7 @@ import csv
 import gzip
 from datetime import datetime
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,10 @@ from hypothesis import strategies as st
 from einthoven import schema
 from einthoven.errors import EinthovenError
 from einthoven.pairing.splits import split_of
-from einthoven.sources.archive import RATE, Entry, listed, store_recordings
+from einthoven.sources.archive import RATE, Entry, listed, signal_mark, store_recordings
 from einthoven.sources.tabular import Tables
-from einthoven.waveforms.loading import wfdb_reader
+from einthoven.waveforms.loading import ecg_reader
+from einthoven.waveforms.standardise import to_microvolts
 from einthoven.waveforms.store import Store
 
 COLUMNS = ("recording_id", "subject_id", "time", "file", "split", "age", "sex", "device", "site")
@@ -56,7 +58,7 @@ def read_list(file: Path) -> tuple[list[Entry], list[dict[str, Any]]]:
 
 def stored(file: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     entries, excluded = read_list(file)
-    rows, unusable = store_recordings(entries, wfdb_reader(file.parent), file.parent / "study", None)
+    rows, unusable = store_recordings(entries, ecg_reader(file.parent), file.parent / "study", None)
     return rows.to_pylist(), [*excluded, *unusable]
 
 
@@ -253,3 +255,32 @@ def test_any_cells_are_kept_or_listed(tmp_path: Path, rows: list[dict[str, str |
     assert len(kept) + len(excluded) == len(rows)
     assert len({r["recording_id"] for r in kept}) == len(kept)
     assert all(r["split"] in schema.SPLITS for r in kept)
+
+
+def test_files_of_any_format_beside_wfdb(tmp_path: Path, samples: dict[str, bytes], make: ModuleType) -> None:
+    (tmp_path / "more").mkdir()
+    for number, content in enumerate(samples.values()):
+        (tmp_path / "more" / f"{number}.bin").write_bytes(content)
+    (tmp_path / "more" / "no_header.mat").write_bytes(make.matlab())
+    (tmp_path / "more" / "cut.xml").write_bytes(make.muse()[:-900])
+    (tmp_path / "more" / "scan.pdf").write_bytes(b"%PDF-1.7")
+    write_record(tmp_path / "w", microvolts(0))
+    files = [f"more/{number}.bin" for number in range(len(samples))]
+    files += ["more/no_header.mat", "w.hea", "more/cut.xml", "more/scan.pdf", "more/gone.dcm", "../x.dcm"]
+    rows = [{"recording_id": f"{place:02}", "subject_id": 1, "file": name} for place, name in enumerate(files)]
+    kept, excluded = stored(write_list(tmp_path / "list.csv", rows))
+    reasons = {row["source_file"]: row["reason"] for row in excluded}
+    assert reasons == {"more/cut.xml": "unreadable", "more/scan.pdf": "unknown-format", "../x.dcm": "outside-folder"}
+    assert [row["row"] for row in kept] == [*range(len(samples) + 2), None] and kept[0]["source_file"] == "more/0.bin"
+    expected = to_microvolts(make.MILLIVOLTS)
+    exact = [lead for place, lead in enumerate(expected) if place in make.EIGHT]
+    for signal in Store.open(tmp_path / "study").read(list(range(len(samples) + 1))):
+        assert np.array_equal(signal[make.EIGHT, : make.COUNT], exact)
+        assert np.abs(signal[2, : make.COUNT].astype(int) - expected[2]).max() <= 1  # III, also where it is derived
+
+
+def test_a_changed_file_changes_the_mark(tmp_path: Path, make: ModuleType) -> None:
+    file = write_list(tmp_path / "list.csv", [{"recording_id": "a", "subject_id": 1, "file": "a.dcm"}])
+    before = signal_mark(file)
+    (tmp_path / "a.dcm").write_bytes(make.dicom())
+    assert len({before, signal_mark(file)}) == 2

@@ -3,6 +3,7 @@
 import json
 from datetime import datetime
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import meds
@@ -10,13 +11,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
 
 from einthoven import schema
+from einthoven.cli import app
 from einthoven.config import Source
 from einthoven.errors import EinthovenError
 from einthoven.pairing.splits import split_of
 from einthoven.pipeline import ingest
 from einthoven.study import read_table
+from einthoven.waveforms.standardise import to_microvolts
 from einthoven.waveforms.store import Store
 
 DAY = datetime(2180, 1, 31, 12)
@@ -327,3 +331,24 @@ def test_without_a_list_of_recordings_it_is_told_how_to_make_one(folder: Path) -
 def test_a_simulated_dataset_stays_simulated(folder: Path) -> None:
     (folder / meds.dataset_metadata_filepath).write_text(json.dumps({"data_kind": "simulated"}))
     assert run(folder)[1]["data_kind"] == "simulated"
+
+
+def test_recordings_in_the_formats_of_devices(folder: Path, make: ModuleType) -> None:
+    write_list(folder, "a,1,,muse.xml\nb,2,,ecg.dcm\nc,3,,scan.pdf\n")
+    (folder.parent / "muse.xml").write_bytes(make.muse())
+    (folder.parent / "ecg.dcm").write_bytes(make.dicom())
+    (folder.parent / "scan.pdf").write_bytes(b"%PDF-1.7")
+    study = folder.parent / "study"
+    told = CliRunner().invoke(
+        app, ["ingest", "meds", str(folder), str(study), "--set", f"source.recordings={folder.parent / 'ecgs.csv'}"]
+    )
+    assert told.exit_code == 0, told.output
+    rows = table(schema.RECORDINGS, study)
+    assert [(r["recording_id"], r["row"], r["leads"], r["source_rate"]) for r in rows] == [
+        ("a", 0, 4095, 500.0), ("b", 1, 4095, 500.0),
+    ]  # fmt: skip
+    assert [e["reason"] for e in table(schema.EXCLUDED, study)] == ["unknown-format"]
+    expected = to_microvolts(make.MILLIVOLTS)
+    for signal in Store.open(study).read([0, 1]):
+        assert np.array_equal(signal[make.EIGHT, : make.COUNT], expected[make.EIGHT])
+    assert make.SECRET.encode() not in b"".join(f.read_bytes() for f in study.rglob("*") if f.is_file())

@@ -1,15 +1,15 @@
 """An ECG archive that lies beside a record: a table of recordings, each with or without a signal -> RECORDINGS.
 
 The table (CSV, gzipped CSV or Parquet) has the columns `recording_id` and `subject_id` and, where known, `time`, `file`
-(a WFDB record below the table's folder, with or without suffix), `split`, `age` (years), `sex` ("female", "male"),
-`device` and `site`. A recording without a file, or whose file is not there, is kept without a signal: it can be paired.
+(below the table's folder: a WFDB record, with or without suffix, or a file of any of `waveforms.formats.FORMATS`),
+`split`, `age` (years), `sex` ("female", "male"), `device` and `site`. A recording without a file, or whose file is not
+there, is kept without a signal: it can be paired.
 One whose file is damaged is excluded with its reason, as is a row that cannot be understood. A split that is given for
 one recording of a subject holds for all of them.
 """
 
 import hashlib
 import math
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +28,7 @@ from einthoven.pairing.splits import split_of
 from einthoven.sources.cells import exclusion
 from einthoven.sources.tabular import Tables, checked
 from einthoven.study import remove
+from einthoven.waveforms.formats import WFDB_FILE
 from einthoven.waveforms.loading import Loaded, Reader, load_records
 from einthoven.waveforms.wfdb_format import RecordingError
 
@@ -77,7 +78,7 @@ _TYPES: Final = {
 def listed(tables: Tables, file: Path) -> tuple[list[Entry], list[dict[str, Any]]]:
     """The recordings of an archive's table, by subject and time, and EXCLUDED rows for those that cannot be used.
 
-    Reasons: bad-row, duplicate-id (the first is kept). Their signals are read by `wfdb_reader(file.parent)`.
+    Reasons: bad-row, duplicate-id (the first is kept). Their signals are read by `ecg_reader(file.parent)`.
     """
     if not file.is_file():
         raise EinthovenError(f"{file}: no such table of recordings; [source] recordings names it.")
@@ -86,9 +87,8 @@ def listed(tables: Tables, file: Path) -> tuple[list[Entry], list[dict[str, Any]
     excluded += found.refused.to_pyarrow().to_pylist()
     entries: dict[str, Entry] = {}
     for row in found.kept.order_by("source_row").to_pyarrow().to_pylist():
-        signal = None if row["file"] is None else re.sub(r"\.(hea|dat|mat)$", "", row["file"])
-        del row["file"]
-        entry = Entry(signal=signal, source_file=signal or table.file, **row)
+        signal = row.pop("file")
+        entry = Entry(signal=signal, source_file=WFDB_FILE.sub("", signal or "") or table.file, **row)
         bad = _fault(entry)
         if bad:
             excluded.append(entry.excluded("bad-row", bad))
@@ -247,11 +247,12 @@ def signal_mark(file: Path) -> str:
         names = duckdb.sql(f"SELECT file FROM {reader}({quoted}{options}) WHERE file IS NOT NULL").fetchall()
     except duckdb.Error:  # no such column, or a table that `listed` will refuse
         return ""
-    for name in (re.sub(r"\.(hea|dat|mat)$", "", name) for (name,) in names):
-        for suffix in (".hea", ".dat", ".mat"):
+    for (name,) in names:
+        record = WFDB_FILE.sub("", name)
+        for part in dict.fromkeys((name, *(f"{record}{suffix}" for suffix in (".hea", ".dat", ".mat")))):
             try:
-                status = (file.parent / f"{name}{suffix}").stat()
+                status = (file.parent / part).stat()
             except (OSError, ValueError):
                 continue
-            digest.update(f"{name}{suffix} {status.st_size} {status.st_mtime_ns}\n".encode())
+            digest.update(f"{part} {status.st_size} {status.st_mtime_ns}\n".encode())
     return digest.hexdigest()

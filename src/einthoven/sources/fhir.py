@@ -35,7 +35,7 @@ from einthoven.sources.fhir_record import Record
 from einthoven.sources.fhir_resources import Recording, read_resource
 from einthoven.sources.tabular import Tables
 from einthoven.study import write_table
-from einthoven.waveforms.loading import wfdb_reader
+from einthoven.waveforms.loading import ecg_reader
 from einthoven.waveforms.wfdb_format import Record as Signal
 
 MAX_TYPES: Final = 200  # resource types that are counted by name; FHIR has about 150
@@ -145,11 +145,11 @@ def _entry(row: Recording, signal: Place, file: str, line: int) -> Entry:
 
 
 def _reader(folder: Path) -> Any:
-    """Reads an ECG of the export by its place, one of an archive by its WFDB name."""
-    wfdb = wfdb_reader(folder)
+    """Reads an ECG of the export by its place, one of an archive by its name."""
+    archive = ecg_reader(folder)
 
     def read(signal: Place | str) -> Signal:
-        return read_ecg(signal) if isinstance(signal, Place) else wfdb(signal)
+        return read_ecg(signal) if isinstance(signal, Place) else archive(signal)
 
     return read
 

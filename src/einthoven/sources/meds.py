@@ -27,7 +27,7 @@ from einthoven.sources.meds_files import NOTE, NOTE_ID, SPLITS, Shards
 from einthoven.sources.screening import Screening
 from einthoven.sources.tabular import NOTE_ORDER, Tables, event_order, write_rows
 from einthoven.study import atomic, remove, write_json, write_table
-from einthoven.waveforms.loading import wfdb_reader
+from einthoven.waveforms.loading import ecg_reader
 
 Progress = Callable[[int, int], None]
 
@@ -57,7 +57,7 @@ def ingest(config: Source, source: Path, study: Path, progress: Progress | None 
         codes, more = _write_codes(source, study, events, NOTE_ID in shards.extra.names)
         notes = _write_notes(config.note_kinds, study, events, published)
         recordings, unusable = store_recordings(
-            entries, wfdb_reader(archive.parent), study, config.sampling_rate, progress
+            entries, ecg_reader(archive.parent), study, config.sampling_rate, progress
         )
         write_table(schema.RECORDINGS, study, recordings)
         screening.exclude([*excluded, *more, *unusable])

@@ -40,7 +40,7 @@ from einthoven.sources.omop_notes import read_notes
 from einthoven.sources.omop_tables import Cdm, opened
 from einthoven.sources.tabular import SourceTable, event_order, write_rows
 from einthoven.study import write_table
-from einthoven.waveforms.loading import wfdb_reader
+from einthoven.waveforms.loading import ecg_reader
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def ingest(
         )
         counts |= read_notes(cdm, config, concepts, study)
         entries, unknown = _with_persons(entries, persons)
-        recordings, failed = store_recordings(entries, wfdb_reader(table.parent), study, config.sampling_rate, progress)
+        recordings, failed = store_recordings(entries, ecg_reader(table.parent), study, config.sampling_rate, progress)
         refuse_none(len(recordings), table, bad_entries + failed, "Correct the table, or copy its files again.")
         write_table(schema.RECORDINGS, study, recordings)
         cdm.exclude(bad_entries + failed)

@@ -13,6 +13,7 @@ import numpy as np
 
 from einthoven.schema import LEADS
 from einthoven.waveforms import quality
+from einthoven.waveforms.formats import WFDB_FILE, file_content, read_content, wfdb_record
 from einthoven.waveforms.standardise import Samples, recorded_leads, standardise
 from einthoven.waveforms.store import StoreWriter
 from einthoven.waveforms.wfdb_format import Record, RecordingError, read_record
@@ -37,6 +38,18 @@ class Loaded:
 def wfdb_reader(folder: Path) -> Reader[str]:
     """Reads the WFDB record of a name (no suffix) below `folder`."""
     return lambda name: read_record(below(folder, name), folder)
+
+
+def ecg_reader(folder: Path) -> Reader[str]:
+    """Reads the file of a name below `folder`: a WFDB record, with or without suffix, or any of `formats.FORMATS`."""
+
+    def read(name: str) -> Record:
+        path = below(folder, name)
+        if wfdb_record(path) is None and path.is_file():
+            return read_content(file_content(path, folder), path)
+        return read_record(path.with_name(WFDB_FILE.sub("", path.name)), folder)
+
+    return read
 
 
 def load_records(

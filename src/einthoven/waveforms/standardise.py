@@ -16,7 +16,7 @@ Millivolts = npt.NDArray[np.float32]
 
 LIMIT: Final = 32_767  # microvolts; larger values are clipped, and quality.flags calls the lead saturated
 _PLACES: Final = {lead.casefold(): place for place, lead in enumerate(LEADS)}
-_FRONTAL: Final = (("III", -1.0, 1.0), ("aVR", -0.5, -0.5), ("aVL", 1.0, -0.5), ("aVF", -0.5, 1.0))
+FRONTAL: Final = (("III", -1.0, 1.0), ("aVR", -0.5, -0.5), ("aVL", 1.0, -0.5), ("aVF", -0.5, 1.0))
 """Limb leads as multiples of I and II."""
 
 
@@ -87,7 +87,7 @@ def recorded_leads(block: Samples) -> npt.NDArray[np.int16]:
 
 def _derive(out: Samples, absent: set[int]) -> None:
     one, two = (to_millivolts(out[..., LEADS.index(lead), :]) for lead in ("I", "II"))
-    for lead, of_one, of_two in _FRONTAL:
+    for lead, of_one, of_two in FRONTAL:
         if LEADS.index(lead) in absent:
             out[..., LEADS.index(lead), :] = to_microvolts(of_one * one + of_two * two)
 

@@ -24,7 +24,7 @@ MAX_HEADER_BYTES: Final = 1 << 16
 MAX_SIGNALS: Final = 256
 MAX_VALUES: Final = 1 << 28  # samples times signals: a day of 12 leads at 250 Hz
 
-_MILLIVOLTS: Final = {"mv": 1.0, "uv": 1e-3, "µv": 1e-3, "μv": 1e-3, "v": 1e3, "nv": 1e-6}
+MILLIVOLTS: Final = {"mv": 1.0, "uv": 1e-3, "µv": 1e-3, "μv": 1e-3, "v": 1e3, "nv": 1e-6}
 
 
 class RecordingError(ValueError):
@@ -76,7 +76,7 @@ def _inside(folder: Path, root: Path) -> bool:
     return folder.resolve().is_relative_to(root.resolve())
 
 
-def _open_inside(file: Path, folder: Path) -> tuple[int, int]:
+def open_inside(file: Path, folder: Path) -> tuple[int, int]:
     """(descriptor, size) of a regular file whose real place is below `folder`; RecordingError for all else."""
     if not _inside(file.parent, folder):
         raise RecordingError("outside-folder", f"{file.name} lies outside {folder.name}")
@@ -99,7 +99,7 @@ def _open_inside(file: Path, folder: Path) -> tuple[int, int]:
     return handle, status.st_size
 
 
-def _read_all(handle: int, size: int) -> bytes:
+def read_all(handle: int, size: int) -> bytes:
     data = os.read(handle, size)
     while len(data) < size:  # a network file system may return less than asked for
         more = os.read(handle, size - len(data))
@@ -112,11 +112,11 @@ def _read_all(handle: int, size: int) -> bytes:
 def read_header(path: Path, folder: Path | None = None) -> Header:
     """Parse `path` + ".hea"; RecordingError (missing-file, outside-folder, unreadable, bad-header) if impossible."""
     file = path.with_name(path.name + ".hea")
-    handle, size = _open_inside(file, path.parent if folder is None else folder)
+    handle, size = open_inside(file, path.parent if folder is None else folder)
     try:
         if size > MAX_HEADER_BYTES:
             raise RecordingError("bad-header", f"{file.name} has {size} bytes, at most {MAX_HEADER_BYTES} expected")
-        text = _read_all(handle, size).decode("utf-8", errors="replace")
+        text = read_all(handle, size).decode("utf-8", errors="replace")
     finally:
         os.close(handle)
     lines = [line for line in text.splitlines() if line.strip()]
@@ -178,7 +178,7 @@ def read_record(path: Path, folder: Path, checksums: bool = True) -> Record:
     """
     header = read_header(path, folder)
     _check_files(path, header)
-    if any(signal.units.casefold() not in _MILLIVOLTS for signal in header.signals):
+    if any(signal.units.casefold() not in MILLIVOLTS for signal in header.signals):
         raise RecordingError("bad-header", f"{path.name}.hea: expected signals in mV, µV, nV or V")
     return _read_16(path, folder, header, checksums) if _is_16(header) else _read_other(path, folder, header)
 
@@ -193,7 +193,7 @@ def samples_digest(path: Path, folder: Path, header: Header) -> bytes:
         return hashlib.sha256(_stored_16(path, folder, header).data).digest()
     digest = hashlib.sha256()
     for name in dict.fromkeys(signal.file for signal in header.signals):
-        with os.fdopen(_open_inside(path.with_name(name), folder)[0], "rb") as file:
+        with os.fdopen(open_inside(path.with_name(name), folder)[0], "rb") as file:
             while part := file.read(1 << 20):
                 digest.update(part)
     return digest.digest()
@@ -224,7 +224,7 @@ def _read_16(path: Path, folder: Path, header: Header, checksums: bool) -> Recor
 def _stored_16(path: Path, folder: Path, header: Header) -> npt.NDArray[np.int16]:
     """The samples of a format 16 record as its one file holds them, [samples, signals], contiguous."""
     file, count, offset = path.with_name(header.signals[0].file), len(header.signals), header.signals[0].offset
-    handle, size = _open_inside(file, folder)
+    handle, size = open_inside(file, folder)
     try:
         if offset and os.pread(handle, len(MATLAB_5), 0) == MATLAB_5:
             return _stored_val(file, handle, size, header)
@@ -233,7 +233,7 @@ def _stored_16(path: Path, folder: Path, header: Header) -> npt.NDArray[np.int16
         if size != expected or samples * count > MAX_VALUES:
             reason = "truncated" if size < expected else "wrong-size"
             raise RecordingError(reason, f"{file.name} has {size} bytes, {expected} expected")
-        data = _read_all(handle, size)
+        data = read_all(handle, size)
     finally:
         os.close(handle)
     if len(data) != expected or samples <= 0:
@@ -248,7 +248,7 @@ def _stored_val(file: Path, handle: int, size: int, header: Header) -> npt.NDArr
     if size > limit + MATLAB_MARGIN:
         raise RecordingError("wrong-size", f"{file.name} has {size} bytes, at most {limit} expected")
     try:
-        found = read_val(_read_all(handle, size), count, limit)
+        found = read_val(read_all(handle, size), count, limit)
     except ValueError as error:
         raise RecordingError("unreadable", f"{file.name}: {error}") from None
     if header.samples not in (None, len(found)) or not len(found):
@@ -270,13 +270,13 @@ def _millivolts(stored: npt.NDArray[np.int16], header: Header) -> npt.NDArray[np
     signal[stored == MISSING_SAMPLE] = np.nan
     for lead, description in zip(signal, header.signals, strict=True):
         lead -= description.baseline
-        lead *= _MILLIVOLTS[description.units.casefold()] / description.gain
+        lead *= MILLIVOLTS[description.units.casefold()] / description.gain
     return signal
 
 
 def _read_other(path: Path, folder: Path, header: Header) -> Record:
     for name in {signal.file for signal in header.signals}:
-        os.close(_open_inside(path.with_name(name), folder)[0])
+        os.close(open_inside(path.with_name(name), folder)[0])
     import wfdb  # slow to import, and rarely needed
 
     try:
@@ -289,5 +289,5 @@ def _read_other(path: Path, folder: Path, header: Header) -> Record:
         raise RecordingError("truncated", f"{path.name}: {len(found.p_signal)} of {header.samples} samples")
     signal = np.ascontiguousarray(found.p_signal.T, dtype=np.float32)
     for lead, description in zip(signal, header.signals, strict=True):
-        lead *= _MILLIVOLTS[description.units.casefold()]
+        lead *= MILLIVOLTS[description.units.casefold()]
     return Record(signal, tuple(s.name for s in header.signals), header.rate)
