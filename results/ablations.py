@@ -85,6 +85,7 @@ EVERYWHERE = {
 ARMS: dict[str, dict[str, tuple[str, ...]]] = {
     "real": EVERYWHERE
     | {
+        "no code queries": ("augmentation.code_queries=0",),
         "loss between codes and text": ("training.codes_text=0.5",),
         "sigmoid loss": ("training.loss=sigmoid",),
         "each pair alone (no multi-positives)": ("training.multi_positive=false",),

@@ -5,6 +5,7 @@ import importlib.util
 import json
 import re
 import shlex
+import sys
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 
@@ -58,6 +59,16 @@ def test_results_are_the_committed_ones() -> None:
     spec.loader.exec_module(render)
     metrics = json.loads((ROOT / "results" / "ptbxl.json").read_text(encoding="utf-8"))
     assert render.with_results(README, metrics) == README
+
+
+def test_ablations_are_the_committed_ones() -> None:
+    spec = importlib.util.spec_from_file_location("ablations", ROOT / "results" / "ablations.py")
+    assert spec is not None and spec.loader is not None
+    ablations = importlib.util.module_from_spec(spec)
+    sys.modules["ablations"] = ablations  # its dataclasses look for it there
+    spec.loader.exec_module(ablations)
+    page = (ROOT / "docs" / "ablations.md").read_text(encoding="utf-8")
+    assert ablations.with_tables(page, json.loads(ablations.RESULTS.read_text(encoding="utf-8"))) == page
 
 
 @pytest.mark.parametrize("target", ["demo", "test"])
