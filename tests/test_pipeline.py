@@ -442,7 +442,8 @@ def test_a_baseline_that_sees_ecgs_alone_is_a_model_like_any_other(study: Path, 
     model, report = tmp_path / "model", tmp_path / "report"
     run("align", str(study), "--recipe", str(recipe), "--out", str(model), *chosen)
     assert {p.name for p in model.iterdir()} == {
-        "config.json", "model.safetensors", "probes.safetensors", "manifest.json",
+        "config.json", "model.safetensors", "probes.safetensors", "outliers.safetensors",
+        "manifest.json", "calibration.json",
     }  # fmt: skip
     counts = read_manifest(model / "manifest.json")["counts"]  # type: ignore[index]
     recordings = pq.read_table(schema.RECORDINGS.at(study)).to_pylist()
