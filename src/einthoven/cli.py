@@ -14,7 +14,6 @@ from rich.console import Console
 from einthoven import finetuning, pipeline
 from einthoven.config import Recipe, load_recipe
 from einthoven.errors import EinthovenError
-from einthoven.evaluation.targets import Asked
 from einthoven.study import data_kind
 from einthoven.terminal import (
     console,
@@ -196,6 +195,8 @@ def finetune(
     settings: Settings = None,
 ) -> None:
     """Train a model's ECG encoder and a linear head for labels: classes or numbers. A killed run goes on."""
+    from einthoven.evaluation.targets import Asked  # with a reader of tables, slow to import
+
     asked = Asked(labels=labels, task=task, fraction=fraction, subset=subset, random_init=random_init, split=split)
     options, command = recipe_of(recipe, settings), command_line(sys.argv[1:])
     with shown("finetune") as progress:

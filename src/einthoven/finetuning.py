@@ -4,19 +4,21 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from einthoven.config import Recipe, to_dict
 from einthoven.errors import EinthovenError
-from einthoven.evaluation.targets import Asked, file_of
 from einthoven.pipeline import Progress, outside, silent
 from einthoven.study import Outcome, data_kind, fingerprint, lock, remove, run_stage, stage_manifest
+
+if TYPE_CHECKING:
+    from einthoven.evaluation.targets import Asked
 
 CLASSIFIER_FILES = ("config.json", "model.safetensors", "predictions.parquet", "metrics.json")
 
 
 def finetune(
-    model: Path, study: Path, out: Path, recipe: Recipe, asked: Asked, command: str = "", progress: Progress = silent
+    model: Path, study: Path, out: Path, recipe: Recipe, asked: "Asked", command: str = "", progress: Progress = silent
 ) -> Outcome:
     """Model, waveforms and labels -> a directory with the classifier, what it predicts and how good that is."""
     data_kind(study)
@@ -43,7 +45,7 @@ def finetune_table(
     study: Path,
     out: Path,
     recipe: Recipe,
-    asked: Asked,
+    asked: "Asked",
     fractions: Sequence[float],
     subsets: int,
     command: str = "",
@@ -87,8 +89,10 @@ def parse_fractions(text: str) -> list[float]:
         raise EinthovenError(f"--fractions {text}: expected numbers with commas between, as in 0.01,0.1,1.") from None
 
 
-def _stage(model: Path, study: Path, recipe: Recipe, asked: Asked) -> dict[str, Any]:
+def _stage(model: Path, study: Path, recipe: Recipe, asked: "Asked") -> dict[str, Any]:
     """What a run depends on: config and inputs."""
+    from einthoven.evaluation.targets import file_of
+
     if not (model / "config.json").is_file():
         raise EinthovenError(f"{model}: no config.json, so not a model directory. `einthoven align` makes one.")
     tree = to_dict(recipe)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from einthoven import schema
 from einthoven.config import Entities, Evaluation, Recipe, Source, to_dict
 from einthoven.errors import EinthovenError
-from einthoven.sources import archive
 from einthoven.study import (
     Outcome,
     completed,
@@ -88,6 +87,8 @@ def ingest(config: Source, source: str | Path | None, study: Path, progress: Pro
     refuse_other_use(study, config.name)
     inputs, settings = {} if place is None else {"source": place}, to_dict(config)
     if config.recordings is not None:
+        from einthoven.sources import archive
+
         if not Path(config.recordings).is_file():
             raise EinthovenError(f"{config.recordings}: no such table of recordings; [source] recordings names it.")
         inputs["recordings"] = Path(config.recordings)
