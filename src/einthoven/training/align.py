@@ -35,13 +35,13 @@ from einthoven.training.aligned_pairs import (
 from einthoven.training.loop import (
     State,
     adamw,
+    finish_step,
     keep,
     learning_rate,
     precision,
     resume,
     seed_dropout,
     set_learning_rate,
-    update_average,
 )
 from einthoven.training.objective import Objective, embedded, reciprocal_rank
 from einthoven.training.probes import fit_probes_of
@@ -155,12 +155,8 @@ def align(
             seed_dropout(options.seed, state.step, accelerator.process_index)
             set_learning_rate(optimizer, learning_rate(state.step, steps, options.learning_rate, options.warmup))
             loss = objective.backward(wrapped, batch.to(accelerator.device), options, kind)
-            accelerator.clip_grad_norm_(objective.parameters(), options.clip_norm)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            update_average(state.average, state.model, options.ema, state.step)
+            finish_step(state, optimizer, accelerator, options.clip_norm, options.ema)
             losses.append(loss)  # reading the value here would wait for the device
-            state.step += 1
             progress(state.step, steps, f"epoch {state.epoch + 1}/{options.epochs}")
         state.epoch += 1
         if accelerator.is_main_process:

@@ -21,13 +21,13 @@ from einthoven.study import data_kind
 from einthoven.training.loop import (
     State,
     adamw,
+    finish_step,
     keep,
     learning_rate,
     precision,
     resume,
     seed_dropout,
     set_learning_rate,
-    update_average,
 )
 from einthoven.training.masking import Question, ask_all, hide_at_random
 from einthoven.training.timelines import Timelines, Windows, read_timelines, sequences, unknown_share
@@ -104,12 +104,8 @@ def pretrain(
             set_learning_rate(optimizer, learning_rate(state.step, steps, options.learning_rate, options.warmup))
             loss = masked_loss(wrapped, question.to(accelerator.device), kind)
             accelerator.backward(loss)
-            accelerator.clip_grad_norm_(model.parameters(), options.clip_norm)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            update_average(state.average, state.model, options.ema, state.step)
+            finish_step(state, optimizer, accelerator, options.clip_norm, options.ema)
             losses.append(loss.detach())
-            state.step += 1
             progress(state.step, steps, f"epoch {state.epoch + 1}/{options.epochs}")
         state.epoch += 1
         entry = {"epoch": float(state.epoch), "step": float(state.step), "loss": float(torch.stack(losses).mean())}

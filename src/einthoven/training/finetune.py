@@ -23,12 +23,12 @@ from einthoven.training.labelled import Labelled
 from einthoven.training.loop import (
     State,
     adamw,
+    finish_step,
     keep,
     learning_rate,
     precision,
     resume,
     seed_dropout,
-    update_average,
 )
 from einthoven.waveforms.store import Store
 
@@ -142,12 +142,8 @@ def finetune(
                 logits = wrapped(strip.to(accelerator.device, non_blocking=True))
             loss = label_loss(logits, target.to(accelerator.device, non_blocking=True), classifier.head.task)
             accelerator.backward(loss)
-            accelerator.clip_grad_norm_(classifier.parameters(), options.clip_norm)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            update_average(state.average, state.model, options.ema, state.step)
+            finish_step(state, optimizer, accelerator, options.clip_norm, options.ema)
             losses.append(loss.detach())  # reading the value here would wait for the device
-            state.step += 1
             progress(state.step, steps, f"epoch {state.epoch + 1}/{epochs}")
         state.epoch += 1
         if closes(state.epoch, epochs, options.validations):

@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from torch import nn
 
 from einthoven.errors import EinthovenError
@@ -93,6 +94,17 @@ def adamw(model: nn.Module, peak: float, weight_decay: float) -> torch.optim.Opt
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=peak, betas=(0.9, 0.98), fused=True)
+
+
+def finish_step(
+    state: State[M], optimizer: torch.optim.Optimizer, accelerator: Accelerator, clip_norm: float, ema: float
+) -> None:
+    """From the gradients of a step to new weights and a new average of them. `optimizer` is the prepared one."""
+    accelerator.clip_grad_norm_(state.model.parameters(), clip_norm)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    update_average(state.average, state.model, ema, state.step)
+    state.step += 1
 
 
 @torch.no_grad()
