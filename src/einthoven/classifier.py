@@ -14,8 +14,6 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from einthoven import schema
@@ -27,6 +25,7 @@ from einthoven.model import STRIPS
 from einthoven.study import atomic, refuse_foreign
 from einthoven.waveforms.store import Store
 from einthoven.waveforms.strips import Floats, from_millivolts, from_store
+from einthoven.weights import load_weights, save_weights
 
 FORMAT: Final = 1
 """Version of the directory; one of another version is refused."""
@@ -133,8 +132,7 @@ class Classifier(nn.Module):
             (temporary / "config.json").write_text(
                 json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8"
             )
-            weights = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
-            save_file(weights, temporary / "model.safetensors")
+            save_weights(self, temporary)
 
 
 def load_classifier(directory: Path | str, device: str | torch.device | None = None) -> Classifier:
@@ -147,13 +145,7 @@ def load_classifier(directory: Path | str, device: str | torch.device | None = N
     ecg = from_dict(EcgEncoder, values["ecg"], f"{path}/config.json: ecg")
     head = from_dict(Head, values["head"], f"{path}/config.json: head")
     classifier = Classifier(ecg, head, values["card"])
-    try:
-        classifier.load_state_dict(load_file(path / "model.safetensors"), strict=True)
-    except FileNotFoundError:
-        raise EinthovenError(f"{path}/model.safetensors is missing: the directory is incomplete.") from None
-    except (RuntimeError, SafetensorError) as error:
-        first = " ".join(str(error).split())[:300]
-        raise EinthovenError(f"{path}/model.safetensors does not fit config.json: {first}") from None
+    load_weights(classifier, path)
     return classifier.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
 
 

@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from einthoven import schema
@@ -27,6 +26,7 @@ from einthoven.spaces import Spaces, Views
 from einthoven.study import atomic, refuse_foreign
 from einthoven.vocabulary import vocabulary as vocabularies
 from einthoven.vocabulary.vocabulary import Vocabulary
+from einthoven.weights import save_weights
 
 FORMAT = 3
 """Version of the model directory; a directory of another version is refused, not guessed at."""
@@ -322,8 +322,7 @@ class Model(nn.Module):
         with atomic(Path(directory)) as temporary:
             temporary.mkdir()
             (temporary / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True, default=str) + "\n")
-            weights = {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}
-            save_file(weights, temporary / "model.safetensors")
+            save_weights(self, temporary)
             if self.tokenizer is not None:
                 self.tokenizer.save_pretrained(temporary / "tokenizer")
             if self.vocabulary is not None:

@@ -5,14 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from einthoven.config import EcgEncoder, Space, TextEncoder, from_dict
 from einthoven.encoders.text import TextPart, text_body
 from einthoven.errors import EinthovenError
 from einthoven.model import FORMAT, CodePart, Model, rebuilt
 from einthoven.vocabulary import vocabulary as vocabularies
+from einthoven.weights import load_weights
 
 
 def load(directory: Path | str, device: str | torch.device | None = None) -> Model:
@@ -30,13 +29,7 @@ def load(directory: Path | str, device: str | torch.device | None = None) -> Mod
     if values["codes"] is not None:
         codes = _saved_codes(values["codes"], path)
     model = Model(ecg, space, text, codes, values["card"])
-    try:
-        model.load_state_dict(load_file(path / "model.safetensors"), strict=True)
-    except FileNotFoundError:
-        raise EinthovenError(f"{path}/model.safetensors is missing: the model directory is incomplete.") from None
-    except (RuntimeError, SafetensorError) as error:
-        first = " ".join(str(error).split())[:300]
-        raise EinthovenError(f"{path}/model.safetensors does not fit config.json: {first}") from None
+    load_weights(model, path, "model directory")
     return model.to(device).eval()
 
 

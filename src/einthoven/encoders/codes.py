@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from einthoven.config import CodeEncoder, from_dict, to_dict
@@ -21,6 +19,7 @@ from einthoven.errors import EinthovenError
 from einthoven.study import atomic, refuse_foreign
 from einthoven.vocabulary import vocabulary as vocabularies
 from einthoven.vocabulary.vocabulary import PAD, SPECIAL, Vocabulary
+from einthoven.weights import load_weights, misfit, save_weights
 
 FORMAT: Final = 1
 """Version of the directory; one of another version is refused."""
@@ -240,8 +239,7 @@ def save(model: MaskedCodes, vocabulary: Vocabulary, card: dict[str, Any], direc
         temporary.mkdir()
         vocabulary.save(temporary / vocabularies.FILE)
         (temporary / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-        weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-        save_file(weights, temporary / "model.safetensors")
+        save_weights(model, temporary)
 
 
 def load(
@@ -269,12 +267,9 @@ def load(
     try:
         body = body_of({key: v for key, v in values["body"].items() if key not in ("model_type", "architectures")})
         model = MaskedCodes(CodeTransformer(config, values["kinds"], body))
-        model.load_state_dict(load_file(directory / "model.safetensors"), strict=True)
-    except FileNotFoundError:
-        raise EinthovenError(f"{directory}/model.safetensors is missing: the directory is incomplete.") from None
-    except (RuntimeError, SafetensorError, TypeError, ValueError) as error:
-        first = " ".join(str(error).split())[:300]
-        raise EinthovenError(f"{directory}/model.safetensors does not fit config.json: {first}") from None
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise misfit(directory, error) from None
+    load_weights(model, directory)
     return model.eval(), own, values["card"]
 
 
