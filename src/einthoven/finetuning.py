@@ -1,6 +1,5 @@
 """The stages of fine-tuning: a classifier from a model and labels, or one for every budget of labels, in a table."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -8,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from einthoven.config import Recipe, to_dict
 from einthoven.errors import EinthovenError
-from einthoven.pipeline import Progress, outside, silent
-from einthoven.study import Outcome, data_kind, fingerprint, lock, remove, run_stage, stage_manifest
+from einthoven.pipeline import Progress, beside, outside, silent, train_stage
+from einthoven.study import Outcome, data_kind, lock, run_stage, stage_manifest
 
 if TYPE_CHECKING:
     from einthoven.evaluation.targets import Asked
@@ -23,21 +22,13 @@ def finetune(
     """Model, waveforms and labels -> a directory with the classifier, what it predicts and how good that is."""
     data_kind(study)
     out = outside(study, out, "config.json")
-    stage = _stage(model, study, recipe, asked)
-    workshop = out.with_name(out.name + ".training")
-    inputs = {name: fingerprint(path) for name, path in stage["inputs"].items()}
-    signature = json.dumps([stage["config"], inputs], sort_keys=True)
 
-    def work() -> dict[str, Any]:
+    def work(workshop: Path, signature: str) -> dict[str, Any]:
         from einthoven.training.finetune_study import finetune_on_study
 
         return finetune_on_study(model, recipe, study, out, workshop, signature, asked, command, progress)
 
-    outputs = {name: out / name for name in CLASSIFIER_FILES}
-    with lock(workshop):
-        outcome = run_stage(out / "manifest.json", **stage, outputs=outputs, work=work, inside=True)
-        remove(workshop)
-    return outcome
+    return train_stage(out, CLASSIFIER_FILES, **_stage(model, study, recipe, asked), work=work)
 
 
 def finetune_table(
@@ -54,9 +45,7 @@ def finetune_table(
     """A classifier for each fraction of the labels and subset of it, below `out`, and `metrics.json` of them all."""
     if (out / "config.json").exists():
         raise EinthovenError(f"{out} holds a single classifier: name a new directory for several.")
-    out = out.absolute()
-    if study.absolute().is_relative_to(out):
-        raise EinthovenError(f"{out} holds the study itself; name another directory.")
+    out = beside(study, out)
     runs = [
         replace(asked, fraction=fraction, subset=subset)
         for fraction in sorted(set(fractions))

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -124,11 +124,46 @@ def refuse_other_use(study: Path, source: str) -> None:
 
 def outside(study: Path, out: Path, mark: str) -> Path:
     """`out` as an absolute path; refused where it holds the study, or something without the file `mark`."""
+    out = beside(study, out)
+    refuse_foreign(out, mark)
+    return out
+
+
+def beside(study: Path, out: Path) -> Path:
+    """`out` as an absolute path; refused where it holds the study."""
     out = out.absolute()
     if study.absolute().is_relative_to(out):
         raise EinthovenError(f"{out} holds the study itself; name another directory.")
-    refuse_foreign(out, mark)
     return out
+
+
+def train_stage(
+    out: Path,
+    files: Sequence[str],
+    config: Mapping[str, Any],
+    inputs: Mapping[str, Path],
+    work: Callable[[Path, str], dict[str, Any]],
+    follows: bool = False,
+) -> Outcome:
+    """A stage that writes `files` into the directory `out`, beside which its unfinished state lies.
+
+    `work` is given the directory of that state and what the run depends on: a state of anything else is refused.
+    Of several processes the first keeps lock and manifest; the others, who follow, only work.
+    """
+    workshop = out.with_name(out.name + ".training")
+    signature = json.dumps([config, {name: fingerprint(path) for name, path in inputs.items()}], sort_keys=True)
+
+    def train() -> dict[str, Any]:
+        return work(workshop, signature)
+
+    stage: dict[str, Any] = {"config": config, "inputs": inputs, "outputs": {name: out / name for name in files}}
+    if follows:
+        done = completed(out / "manifest.json", **stage)
+        return Outcome(done, fresh=False) if done is not None else Outcome(train(), fresh=True)
+    with lock(workshop):
+        outcome = run_stage(out / "manifest.json", **stage, work=train, inside=True)
+        remove(workshop)
+    return outcome
 
 
 def vocabulary_files(recipe: Recipe) -> dict[str, Path]:
@@ -280,23 +315,17 @@ def align(recipe: Recipe, study: Path, out: Path, progress: Progress = silent) -
         inputs["codes"] = Path(recipe.codes.pretrained)
     if recipe.text.pretrained is not None and Path(recipe.text.pretrained).is_dir():
         inputs["text"] = Path(recipe.text.pretrained)
-    workshop = out.with_name(out.name + ".training")
-    signature = json.dumps([config, {name: fingerprint(path) for name, path in inputs.items()}], sort_keys=True)
 
-    def work() -> dict[str, Any]:
+    def work(workshop: Path, signature: str) -> dict[str, Any]:
         from einthoven.training.align import train_on_study
 
         return train_on_study(recipe, study, out, workshop, signature, progress)
 
-    outputs = {name: out / name for name in TRAINED_FILES}
-    stage: dict[str, Any] = {"config": config, "inputs": inputs, "outputs": outputs}
-    if int(os.environ.get("RANK", "0")):  # of several processes the first keeps lock and manifest, the others train
-        done = completed(out / "manifest.json", **stage)
-        return Outcome(done, fresh=False) if done is not None else Outcome(work(), fresh=True)
-    with lock(workshop):
-        outcome = run_stage(out / "manifest.json", **stage, work=work, inside=True)
-        found = _fit_outliers(out, study, recipe.evaluation, progress)
-        remove(workshop)
+    follows = os.environ.get("RANK", "0") != "0"
+    outcome = train_stage(out, TRAINED_FILES, config, inputs, work, follows)
+    if follows:
+        return outcome
+    found = _fit_outliers(out, study, recipe.evaluation, progress)
     return Outcome({**outcome.counts, "outliers": found.counts}, outcome.fresh or found.fresh)
 
 
@@ -352,21 +381,13 @@ def pretrain(recipe: Recipe, study: Path, out: Path, progress: Progress = silent
     inputs |= vocabulary_files(recipe)
     if recipe.codes.pretrained is not None and Path(recipe.codes.pretrained).is_dir():
         inputs["pretrained"] = Path(recipe.codes.pretrained)
-    workshop = out.with_name(out.name + ".training")
-    signature = json.dumps([config, {name: fingerprint(path) for name, path in inputs.items()}], sort_keys=True)
 
-    def work() -> dict[str, Any]:
+    def work(workshop: Path, signature: str) -> dict[str, Any]:
         from einthoven.training.codes import pretrain_on_study
 
         return pretrain_on_study(recipe, study, out, workshop, signature, progress)
 
-    outputs = {name: out / name for name in ENCODER_FILES}
-    with lock(workshop):
-        outcome = run_stage(
-            out / "manifest.json", config=config, inputs=inputs, outputs=outputs, work=work, inside=True
-        )
-        remove(workshop)
-    return outcome
+    return train_stage(out, ENCODER_FILES, config, inputs, work)
 
 
 def embed(model_directory: Path, study: Path, progress: Progress = silent) -> Outcome:
