@@ -22,7 +22,7 @@ from einthoven.waveforms.strips import millivolts
 Ints = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Batch:
     """Strips, texts and coded records; row i of one belongs to row i of the others. None: the model lacks the modality.
 
@@ -38,13 +38,13 @@ class Batch:
     text: Tensor | None = None  # int64 [b]; equal numbers: equal text
     has_text: Tensor | None = None  # bool [b]
     whole_text: Tensor | None = None  # int64 [b, l], tokens
-    text_query: Tensor | None = None  # bool [b]
+    text_query: Tensor | None = None  # bool [b]; None: there are none
     text_features: Tensor | None = None  # float32 [b, c], of a frozen encoder: it is not run
     codes: CodeBatch | None = None
     code_set: Tensor | None = None  # int64 [b]; equal numbers: the same codes
     has_codes: Tensor | None = None  # bool [b]
     whole_codes: Tensor | None = None  # int64 [b, l], tokens
-    code_query: Tensor | None = None  # bool [b]
+    code_query: Tensor | None = None  # bool [b]; None: there are none
 
     def to(self, device: torch.device) -> "Batch":
         parts: dict[str, Any] = {name: getattr(self, name) for name in self.__dataclass_fields__}
@@ -166,7 +166,7 @@ def make_batch(pairs: Pairs, index: Ints, length: int, rate: int, options: Augme
     generator = np.random.default_rng(seed)
     signal = millivolts(pairs.read(pairs.rows[index]))
     strip = augment(signal, length, rate, options, generator)
-    batch = Batch(torch.from_numpy(strip), torch.from_numpy(pairs.subjects[index]))
+    batch = Batch(strip=torch.from_numpy(strip), subject=torch.from_numpy(pairs.subjects[index]))
     if pairs.texts is not None:
         batch = _with_texts(batch, pairs.texts, index, options, generator)
     if pairs.codes is not None:
@@ -183,32 +183,44 @@ def _with_texts(
     text = torch.from_numpy(texts.of_pair[index])
     mask = texts.mask[text]
     mask = mask[:, : int(mask.sum(dim=1).max())]
-    whole = texts.tokens[text][:, : mask.shape[1]]
-    query = torch.zeros(len(text), dtype=torch.bool)
+    tokens = whole = texts.tokens[text][:, : mask.shape[1]]
+    query = features = None
     if texts.features is not None:  # of whole texts: none is masked, and none a query
-        batch = replace(batch, tokens=whole, mask=mask, text_features=texts.features[text])
-        return replace(batch, text=text, has_text=text >= 0, whole_text=whole, text_query=query)
-    tokens = drop_words(whole, texts, options.word_dropout, generator)
-    if options.text_queries:
-        query = torch.from_numpy(generator.random(len(text)) < options.text_queries) & (text >= 0)
-        tokens, mask = stretch(torch.where(query[:, None], whole, tokens), mask, query, generator)
-    return replace(batch, tokens=tokens, mask=mask, text=text, has_text=text >= 0, whole_text=whole, text_query=query)
+        features = texts.features[text]
+    else:
+        tokens = drop_words(whole, texts, options.word_dropout, generator)
+        if options.text_queries:
+            query = torch.from_numpy(generator.random(len(text)) < options.text_queries) & (text >= 0)
+            tokens, mask = stretch(torch.where(query[:, None], whole, tokens), mask, query, generator)
+    return replace(
+        batch,
+        tokens=tokens,
+        mask=mask,
+        text=text,
+        has_text=text >= 0,
+        whole_text=whole,
+        text_query=query,
+        text_features=features,
+    )
 
 
 def _with_codes(
     batch: Batch, codes: Codes, index: Ints, options: Augmentation, generator: np.random.Generator
 ) -> Batch:
     records = [codes.records[int(i)] for i in index]
-    whole = shown = code_batch(records, codes.max_codes)
-    query = torch.zeros(len(index), dtype=torch.bool)
+    whole = code_batch(records, codes.max_codes)
+    query = None
     if options.code_queries:
         query = torch.from_numpy(generator.random(len(index)) < options.code_queries)
         asked = [ask(each, generator) if query[row] else each for row, each in enumerate(records)]
-        shown = code_batch(asked, codes.max_codes)
-    dropped = drop_codes(shown, options.code_dropout, generator)
+        plain = code_batch(asked, codes.max_codes)
+        shown = drop_codes(plain, options.code_dropout, generator)
+        shown = replace(shown, tokens=torch.where(query[:, None], plain.tokens, shown.tokens))
+    else:
+        shown = drop_codes(whole, options.code_dropout, generator)
     return replace(
         batch,
-        codes=replace(shown, tokens=torch.where(query[:, None], shown.tokens, dropped.tokens)),
+        codes=shown,
         code_set=torch.from_numpy(codes.sets[index]),
         has_codes=whole.mask.sum(dim=1) > 1,
         whole_codes=whole.tokens,

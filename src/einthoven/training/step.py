@@ -1,7 +1,6 @@
 """One step of the contrastive loop: the losses of all spaces and their gradients."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -48,15 +47,15 @@ def contrastive_loss(model: Model, views: Views, batch: Batch, options: Training
     """The weighted losses of all spaces. Outside of autocast: bf16 cannot tell such small differences of cosines."""
     scale, ignored = inverse_temperature(model.log_scale), equal(gather(batch.subject))
     total = scale.sum() * 0.0
-    text, codes = Side.of_text(model, batch), Side.of_codes(model, batch)
-    for weight, space, left, right, side, present in (
+    text, codes = text_positives(model, batch, options), code_positives(model, batch, options)
+    for weight, space, left, right, belong, present in (
         (options.fine, FINE, views.ecg_fine, views.codes_fine, codes, batch.has_codes),
         (options.coarse, COARSE, views.ecg_coarse, views.text_coarse, text, batch.has_text),
         (options.codes_text, COARSE, views.codes_coarse, views.text_coarse, text, both(batch)),
     ):
-        if not weight or left is None or right is None or side is None or present is None:
+        if not weight or left is None or right is None or belong is None or present is None:
             continue
-        pair, masks = (gather(left), gather(right), scale[space]), (side.positives(options), ignored, gather(present))
+        pair, masks = (gather(left), gather(right), scale[space]), (belong, ignored, gather(present))
         if options.loss == "sigmoid":
             total = total + weight * sigmoid_loss(*pair, model.bias[space], *masks)
         else:
@@ -64,35 +63,35 @@ def contrastive_loss(model: Model, views: Views, batch: Batch, options: Training
     return total
 
 
-@dataclass(frozen=True)
-class Side:
-    """What decides which ECGs the texts or the records of a batch belong to."""
+def text_positives(model: Model, batch: Batch, options: Training) -> Tensor | None:
+    """Which ECGs the texts of all ranks belong to, bool [n, n]; None: the model has no texts."""
+    if batch.text is None or batch.tokens is None or batch.whole_text is None:
+        return None
+    return positives(batch.text, batch.text_query, batch.whole_text, batch.tokens, model.content, options)
 
-    group: Tensor  # int64 [b]; equal numbers: equal text or the same codes
-    whole: Tensor  # int64 [b, l], tokens
-    shown: Tensor  # int64 [b, k], tokens
-    query: Tensor  # bool [b]; of which a part is shown
-    content: Tensor  # bool [v]; which tokens are words or codes
 
-    @classmethod
-    def of_text(cls, model: Model, batch: Batch) -> "Side | None":
-        if batch.text is None or batch.whole_text is None or batch.tokens is None or batch.text_query is None:
-            return None
-        return cls(batch.text, batch.whole_text, batch.tokens, batch.text_query, model.content)
+def code_positives(model: Model, batch: Batch, options: Training) -> Tensor | None:
+    """The same of the coded records."""
+    if batch.code_set is None or batch.codes is None or batch.whole_codes is None:
+        return None
+    shown, content = batch.codes.tokens, model.code_content
+    return positives(batch.code_set, batch.code_query, batch.whole_codes, shown, content, options)
 
-    @classmethod
-    def of_codes(cls, model: Model, batch: Batch) -> "Side | None":
-        if batch.code_set is None or batch.whole_codes is None or batch.codes is None or batch.code_query is None:
-            return None
-        return cls(batch.code_set, batch.whole_codes, batch.codes.tokens, batch.code_query, model.code_content)
 
-    def positives(self, options: Training) -> Tensor:
-        """bool [n, n] over the batches of all ranks."""
-        groups = gather(self.group)
-        if not options.multi_positive:
-            return torch.eye(len(groups), dtype=torch.bool, device=groups.device)
-        has, asked = (gather(multi_hot(tokens, self.content)) for tokens in (self.whole, self.shown))
-        return answers(has, asked, gather(self.query), equal(groups))
+def positives(
+    group: Tensor, query: Tensor | None, whole: Tensor, shown: Tensor, content: Tensor, options: Training
+) -> Tensor:
+    """Bool [n, n] over the batches of all ranks: the same group, and what has all that a query shows.
+
+    group int64 [b]; query bool [b], None: none is; whole [b, l] and shown [b, k], tokens; content bool [v].
+    """
+    groups = gather(group)
+    if not options.multi_positive:
+        return torch.eye(len(groups), dtype=torch.bool, device=groups.device)
+    if query is None:
+        return equal(groups)
+    has, asked = (gather(multi_hot(tokens, content)) for tokens in (whole, shown))
+    return answers(has, asked, gather(query), equal(groups))
 
 
 def told(model: Model, out: Outputs, part: Batch, rows: Sequence[Tensor | None], options: Training) -> Tensor | None:
