@@ -36,7 +36,7 @@ from einthoven.errors import EinthovenError
 from einthoven.evaluation import report
 from einthoven.evaluation.intervals import Floats, Integers
 from einthoven.evaluation.labels import super_classes
-from einthoven.evaluation.measures import Represented, measures
+from einthoven.evaluation.measures import Represented, measures, text_ranks
 from einthoven.evaluation.protocol import collect, prompt_embeddings
 from einthoven.evaluation.split import Split, counts, read_split
 from einthoven.evaluation.transfer import Probe
@@ -207,7 +207,8 @@ def evaluate_file(
     data = read_split(study, split, foreign.concatenation)
     of = represent_file(foreign, data, study, split, options, progress)
     figures: dict[str, Any] = {}
-    collect(figures, of, data, "model")
+    ranks = text_ranks(of, data)
+    collect(figures, of, ranks, data, "model")
     metrics: dict[str, Any] = {
         "data_kind": data_kind(study),
         "embeddings": sha256(path),
@@ -216,7 +217,7 @@ def evaluate_file(
         "split": split,
         "counts": counts(data, study) | {"probes_fitted_on": max((probe.recordings for probe in of.probes), default=0)},
         "concatenation": foreign.concatenation,
-        "model": measures(of, data, options),
+        "model": measures(of, data, options, ranks),
     }
     report.write_report(out, metrics, report.ReportFigures(**figures))
     return dict(metrics["counts"])

@@ -10,7 +10,7 @@ import numpy as np
 from einthoven.config import Evaluation
 from einthoven.evaluation.intervals import Floats, Integers
 from einthoven.evaluation.precision import LEAST, precision_at_k
-from einthoven.evaluation.retrieval import retrieval
+from einthoven.evaluation.retrieval import Ranked, all_ranked, retrieval
 from einthoven.evaluation.split import Bools, Split
 from einthoven.evaluation.transfer import Probe, probe_metrics
 from einthoven.evaluation.zeroshot import zero_shot
@@ -42,15 +42,24 @@ class Represented:
     probes: tuple[Probe, ...] = ()  # for `probe_classes`
 
 
-def measures(of: Represented, data: Split, options: Evaluation) -> dict[str, Any]:
-    """All metrics of one model on one split; a part without data to rest on is left out."""
+def text_ranks(of: Represented, data: Split) -> dict[str, dict[str, Ranked]] | None:
+    """What ECGs and texts find of each other; None where there are fewer than two texts. The longest part of it all."""
+    if of.ecg is None or of.texts is None or data.told.sum() < 2:
+        return None
+    return all_ranked(of.ecg[data.told], of.texts, data.text_groups())
+
+
+def measures(
+    of: Represented, data: Split, options: Evaluation, ranks: dict[str, dict[str, Ranked]] | None
+) -> dict[str, Any]:
+    """All metrics of one model on one split, with its `text_ranks`; a part without data to rest on is left out."""
     result: dict[str, Any] = {}
     settings: dict[str, Any] = {"resamples": options.resamples, "seed": options.seed}
     told = data.told
-    if of.ecg is not None and of.texts is not None and told.sum() >= 2:
+    if ranks is not None and of.ecg is not None and of.texts is not None:
         groups, findings = data.text_groups(), data.finding_groups()[told]
         result["retrieval"] = retrieval(
-            of.ecg[told], of.texts, groups, data.subjects[told], findings=findings, **settings
+            of.ecg[told], of.texts, groups, data.subjects[told], findings=findings, found=ranks, **settings
         )
     if of.ecg is not None:
         result |= _zero_shot("zeroshot", of.ecg, of.prompts, data, settings)

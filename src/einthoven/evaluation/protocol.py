@@ -1,6 +1,7 @@
 """The evaluation of a model on one split of a study: retrieval, zero-shot, probes, each beside an untrained control."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ from einthoven.errors import EinthovenError
 from einthoven.evaluation import report
 from einthoven.evaluation.intervals import Floats
 from einthoven.evaluation.leads import measure_subsets
-from einthoven.evaluation.measures import CodeSide, Represented, frequent_findings, measures
-from einthoven.evaluation.retrieval import all_ranks
+from einthoven.evaluation.measures import CodeSide, Represented, frequent_findings, measures, text_ranks
+from einthoven.evaluation.retrieval import Ranked
 from einthoven.evaluation.split import Split, counts, read_split
 from einthoven.evaluation.zeroshot import PROMPTS, prompt_scores
 from einthoven.model import FINE, Model
@@ -73,13 +74,16 @@ def evaluate_model(
         metrics["tokens"] = paired["counts"]["tokens"]
     figures: dict[str, Any] = {}
 
-    def measured(series: str, rows: Rows) -> dict[str, Any]:
-        return measures(represent(encoders[series], rows, data, directory, series), data, options)
+    seen = {name: represent(encoder, encoded[name], data, directory, name) for name, encoder in encoders.items()}
 
-    for series, encoder in encoders.items():
-        seen = represent(encoder, encoded[series], data, directory, series)
-        metrics[series] = measures(seen, data, options)
-        collect(figures, seen, data, series)
+    def measured(series: str, rows: Rows) -> dict[str, Any]:
+        of = seen_as(seen[series], rows)
+        return measures(of, data, options, text_ranks(of, data))
+
+    for series, of in seen.items():
+        ranks = text_ranks(of, data)
+        metrics[series] = measures(of, data, options, ranks)
+        collect(figures, of, ranks, data, series)
     if options.lead_subsets:
         metrics["leads"] = measure_subsets(measured, encoders, store, data.rows, progress)
     manifest = read_manifest(directory / "manifest.json") or {"counts": {}}
@@ -99,6 +103,12 @@ def represent(model: Model, encoded: Rows, data: Split, directory: Path, series:
     texts = model.encode_text([text for text in data.texts if text is not None])
     prompts = prompt_embeddings(model, [name for name in data.classes if name in PROMPTS])
     return Represented(encoded.features, encoded.vectors, texts, prompts, codes, classes, kept)
+
+
+def seen_as(of: Represented, rows: Rows) -> Represented:
+    """The same texts, prompts, codes and probes beside other embeddings of the ECGs."""
+    codes = None if of.codes is None or rows.fine is None else replace(of.codes, ecg=rows.fine)
+    return replace(of, features=rows.features, ecg=None if of.ecg is None else rows.vectors, codes=codes)
 
 
 def _code_side(model: Model, encoded: Rows, data: Split) -> CodeSide | None:
@@ -127,14 +137,19 @@ def prompt_embeddings(model: Model, classes: list[str]) -> dict[str, Floats]:
     return {name: model.encode_text([p for language in PROMPTS[name].values() for p in language]) for name in classes}
 
 
-def collect(figures: dict[str, Any], of: Represented, data: Split, series: str) -> None:
-    """The arrays behind the figures."""
+def collect(
+    figures: dict[str, Any],
+    of: Represented,
+    ranks: dict[str, dict[str, Ranked]] | None,
+    data: Split,
+    series: str,
+) -> None:
+    """The arrays behind the figures; `ranks` are the `text_ranks`."""
     if of.ecg is None:
         return
-    if of.texts is not None and data.told.sum() >= 2:
-        ranks = all_ranks(of.ecg[data.told], of.texts, data.text_groups())
+    if ranks is not None:
         name = "ranks" if series == "model" else "control_ranks"
-        figures[name] = {direction: galleries["distinct"] for direction, galleries in ranks.items()}
+        figures[name] = {direction: galleries["distinct"].best for direction, galleries in ranks.items()}
     prompted = [name for name in data.classes if name in of.prompts]
     if series == "model" and data.labelled.any() and prompted:
         figures["classes"] = tuple(prompted)

@@ -20,6 +20,7 @@ resampled: the interval is about queries, against this gallery.
 Memory: beside the vectors themselves, the similarities of as many queries with the whole gallery as `CELLS` holds.
 """
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -106,13 +107,15 @@ def retrieval(
     subjects: Integers,
     *,
     findings: Integers | None = None,
+    found: Mapping[str, Mapping[str, Ranked]] | None = None,
     resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Recall@1/5/10, median rank and mAP, both ways, with 95 % patient-bootstrap intervals.
 
     Row i of `ecg` and `text` [n, d] is recording i and its own text; equal `groups` [n] are equal texts; `subjects` [n]
-    are patients; equal `findings` [n] are equal sets of findings, below 0: none is known. Returns {"ecg_to_text" |
+    are patients; equal `findings` [n] are equal sets of findings, below 0: none is known; `found` is what `all_ranked`
+    returned for the same, if that was called before. Returns {"ecg_to_text" |
     "text_to_ecg": {"distinct" | "all" | "findings": {"recall@1", "recall@5", "recall@10", "median_rank", "map":
     {"value", "low", "high"}, "queries": int, "gallery": int}}}; "findings" is left out where fewer than two recordings
     have any.
@@ -126,20 +129,20 @@ def retrieval(
     result: dict[str, Any] = {
         direction: {
             name: {
-                **_summary(found, by_text.get((direction, name), everyone), subjects, resamples, seed),
-                "queries": len(found.best),
+                **_summary(one, by_text.get((direction, name), everyone), subjects, resamples, seed),
+                "queries": len(one.best),
                 "gallery": fewer.get((direction, name), len(groups)),
             }
-            for name, found in named.items()
+            for name, one in named.items()
         }
-        for direction, named in all_ranked(ecg, text, groups).items()
+        for direction, named in (found or all_ranked(ecg, text, groups)).items()
     }
     known = np.zeros(0, np.int64) if findings is None else np.flatnonzero(findings >= 0)
     if findings is None or len(known) < 2:
         return result
     size = {"queries": len(known), "gallery": len(known)}
-    for direction, found in _by_findings(ecg[known], text[known], groups[known], findings[known]).items():
-        summary = _summary(found, np.arange(len(known)), subjects[known], resamples, seed)
+    for direction, one in _by_findings(ecg[known], text[known], groups[known], findings[known]).items():
+        summary = _summary(one, np.arange(len(known)), subjects[known], resamples, seed)
         result[direction]["findings"] = {**summary, **size}
     return result
 

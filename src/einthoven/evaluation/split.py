@@ -3,6 +3,7 @@
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +17,8 @@ from einthoven.evaluation.labels import own_findings, super_classes
 from einthoven.study import read_table
 
 Bools = NDArray[np.bool_]
+
+CODED: Final = ("codes", "code_kinds", "code_days")
 
 
 @dataclass(frozen=True)
@@ -53,14 +56,19 @@ class Split:
         )
 
 
+def read_pairs(study: Path, concatenation: str) -> pa.Table:
+    """Pairs by recording: who, where, its codes, `text`, which is that concatenation of notes, and the age at it."""
+    column = schema.CONCATENATIONS[concatenation]
+    plain = ["recording_id", "subject_id", "split", "row", *CODED]
+    table = read_table(schema.PAIRS, study, [*plain, column]).rename_columns([*plain, "text"])
+    ages = read_table(schema.RECORDINGS, study, ["recording_id", "age"])
+    places = pc.index_in(table["recording_id"], value_set=ages["recording_id"].combine_chunks())
+    return table.append_column("age", ages["age"].take(places)).sort_by("recording_id")
+
+
 def read_split(study: Path, split: str, concatenation: str = "report") -> Split:
     """The recordings of a split that have a signal, by recording; their texts are that concatenation of notes."""
-    column = schema.CONCATENATIONS[concatenation]
-    coded = ["codes", "code_kinds", "code_days"]
-    pairs = read_table(schema.PAIRS, study, ["recording_id", "subject_id", "split", "row", *coded, column])
-    ages = read_table(schema.RECORDINGS, study, ["recording_id", "age"])
-    places = pc.index_in(pairs["recording_id"], value_set=ages["recording_id"].combine_chunks())
-    pairs = pairs.append_column("age", ages["age"].take(places)).sort_by("recording_id")
+    pairs = read_pairs(study, concatenation)
     pairs = pairs.filter(pc.and_(pc.equal(pairs["split"], split), pc.is_valid(pairs["row"])))
     if not len(pairs):
         raise EinthovenError(f"{study}: the {split} split has no recording with a signal. Choose another --split.")
@@ -74,11 +82,11 @@ def read_split(study: Path, split: str, concatenation: str = "report") -> Split:
         ids,
         pairs["row"].to_numpy(),
         pairs["subject_id"].to_numpy(),
-        pairs[column].to_pylist(),
+        pairs["text"].to_pylist(),
         labelled,
         labels,
         found.classes,
-        pairs.select([*coded, "age"]),
+        pairs.select([*CODED, "age"]),
         found.codes_of,
         own_findings(study, ids),
     )
@@ -97,7 +105,7 @@ def counts(data: Split, study: Path) -> dict[str, int]:
     }
 
 
-def numbers_of(values: Iterable[Hashable]) -> Integers:
+def numbers_of(values: Iterable[Hashable]) -> NDArray[np.int64]:
     """Equal values get equal numbers, from 0 in the order of their first: int64 [n]."""
     number: dict[Hashable, int] = {}
     return np.array([number.setdefault(value, len(number)) for value in values], np.int64)

@@ -15,10 +15,11 @@ import torch
 from accelerate import Accelerator, PartialState
 from torch import Tensor, nn
 
-from einthoven.batches import Batch, Ints, Pairs, batches_per_epoch, epoch_batches
+from einthoven.batches import Batch, Pairs, batches_per_epoch, epoch_batches
 from einthoven.config import Recipe, Training
 from einthoven.errors import EinthovenError
 from einthoven.evaluation.labels import without_class
+from einthoven.evaluation.split import numbers_of
 from einthoven.model import Model
 from einthoven.model_directory import load
 from einthoven.study import data_kind
@@ -188,9 +189,7 @@ def validate(model: Model, held: Held) -> float:
     if model.text is not None:
         told = [i for i, text in enumerate(held.texts) if text is not None]
         texts = [text for text in held.texts if text is not None]
-        distinct = list(dict.fromkeys(texts))
-        number = {text: i for i, text in enumerate(distinct)}
-        group: Ints = np.array([number[text] for text in texts])
+        distinct, group = list(dict.fromkeys(texts)), numbers_of(texts)
         features = model.text_features(distinct) if held.text_features is None else held.text_features
         scores.append(
             reciprocal_rank(embedded(model, held.strips[told], "coarse"), model.project_text(features), group)

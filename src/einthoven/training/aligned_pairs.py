@@ -17,6 +17,7 @@ from einthoven.encoders.code_records import Records, code_sets, encode_records
 from einthoven.encoders.codes import create as create_codes
 from einthoven.encoders.codes import load as load_codes
 from einthoven.encoders.text_features import KeptFeatures
+from einthoven.evaluation.split import read_pairs
 from einthoven.model import STRIPS, CodePart, Model
 from einthoven.study import read_manifest, read_table, stage_manifest
 from einthoven.vocabulary import vocabulary as vocabularies
@@ -42,12 +43,7 @@ def training_pairs(study: Path, concatenation: str, modalities: Sequence[str]) -
 
     `text` is the concatenation asked for.
     """
-    column = schema.CONCATENATIONS[concatenation]
-    plain = ["recording_id", "subject_id", "split", "row", "codes", "code_kinds", "code_days"]
-    table = read_table(schema.PAIRS, study, [*plain, column]).rename_columns([*plain, "text"])
-    ages = read_table(schema.RECORDINGS, study, ["recording_id", "age"])
-    places = pc.index_in(table["recording_id"], value_set=ages["recording_id"].combine_chunks())
-    table = table.append_column("age", ages["age"].take(places)).sort_by("recording_id")
+    table = read_pairs(study, concatenation)
     has = {"text": pc.is_valid(table["text"]), "codes": pc.greater(pc.list_value_length(table["codes"]), 0)}
     other = [has[name] for name in modalities if name in has]
     signal = pc.is_valid(table["row"])
