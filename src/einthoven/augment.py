@@ -11,16 +11,13 @@ import numpy.typing as npt
 
 from einthoven.config import Augmentation
 from einthoven.schema import LEADS
-from einthoven.waveforms.strips import Floats, lead_mask
+from einthoven.waveforms.strips import Floats, lead_mask, mains_heard
 
 Bools = npt.NDArray[np.bool_]
 Generator = np.random.Generator
 
 SUBSETS: Final = (LEADS[:6], ("I", "II"), ("I",), ("II",))
 """What devices with fewer electrodes record: the limb leads, two of them, a watch or patch (I), a monitor (II)."""
-
-MAINS: Final = (50, 60)
-"""Hertz of the world's power lines."""
 
 
 def augment(signal: Floats, length: int, rate: int, options: Augmentation, generator: Generator) -> Floats:
@@ -83,10 +80,9 @@ def wander(strip: Floats, rate: int, up_to: float, generator: Generator) -> Floa
 def mains(strip: Floats, rate: int, up_to: float, generator: Generator) -> Floats:
     """Hum of the power line: 50 or 60 Hz per strip, of up to `up_to` mV and any phase in each lead.
 
-    A frequency of half the sampling rate or more is never drawn: whatever sampled or resampled the recording took it
-    out, and its alias would be a tone that no recording has. Where that leaves none, the strip is returned as it is.
+    Where the rate can carry neither (`strips.mains_heard`), the strip is returned as it is.
     """
-    possible = np.array([hertz for hertz in MAINS if hertz < rate / 2], np.float32)
+    possible = mains_heard(rate).astype(np.float32)
     if not len(possible):
         return strip
     return strip + _sinusoids(strip, generator.choice(possible, (len(strip), 1, 1)), rate, up_to, generator)

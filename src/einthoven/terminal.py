@@ -136,6 +136,8 @@ def print_report(out: Path) -> None:
 
 def print_finetuned(out: Path) -> None:
     """The metrics of fine-tuned classifiers: a row for each label and measure, a column for each fraction of labels."""
+    from einthoven.evaluation.report import shown as bounded
+
     metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
     start = "random weights" if metrics["random_init"] else "the model's weights"
     console.print(f"{metrics['data_kind']} data, {metrics['split']} split, trained from {start}")
@@ -146,7 +148,7 @@ def print_finetuned(out: Path) -> None:
         shown_table.add_column(f"{float(fraction):.4g} of the labels", justify="right")
     for name in dict.fromkeys(name for column in columns for name in column):
         cells = (column.get(name) for column in columns)
-        shown_table.add_row(escape(name), *("–" if cell is None else _with_bounds(cell) for cell in cells))
+        shown_table.add_row(escape(name), *("–" if cell is None else bounded(cell) for cell in cells))
     console.print(shown_table)
     if metrics["optimistic"]:
         console.print("the validation split chose the epoch too, so these figures are slightly optimistic")
@@ -158,10 +160,6 @@ def _measures(task: str, part: dict[str, Any]) -> dict[str, dict[str, float]]:
         return {"macro AUROC": part["macro"]} | {f"AUROC {name}": found for name, found in part["classes"].items()}
     names = {"mae": "MAE", "rmse": "RMSE", "r": "Pearson r", "r2": "R²"}
     return {f"{names[key]} {label}": v for label, of in part["labels"].items() for key, v in of.items()}
-
-
-def _with_bounds(cell: dict[str, float]) -> str:
-    return f"{cell['value']:.3f} ({cell['low']:.3f}–{cell['high']:.3f})"
 
 
 def print_outliers(out: Path) -> None:

@@ -47,8 +47,8 @@ def search_text(
     index = ExactIndex(rows["recording_id"].to_pylist(), matrix(rows["embedding"]))
     hits = index.query(model.encode_text([text])[0], top)
     split_of = dict(zip(rows["recording_id"].to_pylist(), rows["split"].to_pylist(), strict=True))
-    found = findings(study, [name for name, _ in hits])
     names = [name for name, _ in hits]
+    found = findings(study, names)
     flags: dict[str, bool] = {}
     if outliers is not None and names:
         shown = rows.filter(pc.is_in(rows["recording_id"], pa.array(names, pa.string())))

@@ -1,5 +1,6 @@
 """Outlier detectors kept with a model: fitted on train recordings, their thresholds set on validation recordings."""
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -88,8 +89,8 @@ def common_sets(study: Path, rows: pa.Table) -> Integers:
     found = super_classes(study)
     place = {name: i for i, name in enumerate(found.recording_ids)}
     sets = [tuple(found.labels[place[name]]) if name in place else None for name in rows["recording_id"].to_pylist()]
-    known = [s for s in sets if s is not None]
-    number = {s: i for i, s in enumerate(s for s in dict.fromkeys(known) if known.count(s) >= COMMON)}
+    count = Counter(s for s in sets if s is not None)  # in the order of their first
+    number = {s: i for i, s in enumerate(s for s, recordings in count.items() if recordings >= COMMON)}
     return np.array([-1 if s is None else number.get(s, -1) for s in sets], np.int64)
 
 

@@ -18,12 +18,10 @@ from scipy.signal import butter, sosfiltfilt
 from einthoven.errors import EinthovenError
 from einthoven.schema import LEADS, MICROVOLT, MISSING_SAMPLE
 from einthoven.waveforms.store import Store
-from einthoven.waveforms.strips import Floats, millivolts, resample
+from einthoven.waveforms.strips import Floats, mains_heard, millivolts, resample
 
 Generator = np.random.Generator
 
-MAINS: Final = (50, 60)
-"""Hertz of the world's power lines."""
 MUSCLE_HZ: Final = 20.0
 """Muscle noise lies above this."""
 PRECORDIAL: Final = slice(LEADS.index("V1"), LEADS.index("V6") + 1)
@@ -65,10 +63,9 @@ def precordial_misplaced(signal: Floats, rate: float, electrodes: float, generat
 def mains(signal: Floats, rate: float, amplitude: float, generator: Generator) -> Floats:
     """Hum of the power line, 50 or 60 Hz, of this amplitude in mV, with any phase in each lead.
 
-    As in augmentation, a frequency of half the sampling rate or more is never drawn: whatever sampled or resampled the
-    recording took it out, and its alias is in no recording. At 100 Hz and below that leaves none (`possible`).
+    At 100 Hz and below a recording can carry neither (`strips.mains_heard`).
     """
-    heard = np.array([hertz for hertz in MAINS if hertz < rate / 2])
+    heard = mains_heard(rate)
     if not len(heard):
         return signal
     hertz = generator.choice(heard, (len(signal), 1, 1))
@@ -141,7 +138,7 @@ make of each other; half and double; a decimal place; units of 5 microvolts read
 
 def possible(name: str, rate: float) -> bool:
     """Whether a recording at this rate can show this corruption."""
-    return name != "mains" or rate > 2 * MAINS[0]
+    return name != "mains" or len(mains_heard(rate)) > 0
 
 
 def corrupt(signal: Floats, rate: float, name: str, severity: int, generator: Generator) -> Floats:

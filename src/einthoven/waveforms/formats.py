@@ -82,7 +82,6 @@ def read_ecg(
     all that is not read: an unknown format (it lists those tried), damage, more than `limit` bytes, no standard lead.
     """
     path = None if isinstance(source, bytes) else Path(source)
-    path = None if isinstance(source, bytes) else Path(source)
     try:
         if path is not None and (record := wfdb_record(path)) is not None:
             _refuse_large(record, limit)
@@ -105,8 +104,10 @@ def read_content(content: bytes, path: Path | None = None) -> Record:
 
 def wfdb_record(path: Path) -> Path | None:
     """The record, without suffix, that a path names, with or without one; None if there is no header."""
-    record = path.with_name(WFDB_FILE.sub("", path.name)) if path.name else path
-    return record if path.name and record.with_name(record.name + ".hea").exists() else None
+    if not path.name:
+        return None
+    record = path.with_name(WFDB_FILE.sub("", path.name))
+    return record if record.with_name(record.name + ".hea").exists() else None
 
 
 def file_content(path: Path, folder: Path | None, limit: int = MAX_BYTES) -> bytes:

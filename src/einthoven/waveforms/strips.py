@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,9 @@ from einthoven.errors import EinthovenError
 from einthoven.schema import LEADS, MICROVOLT, MISSING_SAMPLE
 
 Floats = npt.NDArray[np.float32]
+
+MAINS: Final = (50, 60)
+"""Hertz of the world's power lines."""
 
 
 def resample(signal: Floats, rate: float, target: float) -> Floats:
@@ -26,6 +29,12 @@ def resample(signal: Floats, rate: float, target: float) -> Floats:
 def millivolts(block: npt.NDArray[np.int16]) -> Floats:
     """Stored microvolts to millivolts; what was not recorded becomes 0."""
     return np.where(block == MISSING_SAMPLE, 0, block).astype(np.float32) * np.float32(MICROVOLT)
+
+
+def mains_heard(rate: float) -> npt.NDArray[np.int64]:
+    """Those of `MAINS` below half the sampling rate: what sampled or resampled a recording took out the others, and
+    their alias would be a tone that no recording has."""
+    return np.array([hertz for hertz in MAINS if hertz < rate / 2], np.int64)
 
 
 def lead_mask(leads: Sequence[str]) -> npt.NDArray[np.bool_]:

@@ -100,11 +100,11 @@ def _dataset(h5py: Any, file: Any, name: str) -> npt.NDArray[Any] | None:
 
 def _found(stated: Mapping[str, Any], hints: Hints) -> Found:
     """The recording that these variables are; RecordingError (no-signal, no-rate, no-unit, wrong-leads) else."""
-    matrix = next((stated[name] for name in SIGNALS if name in stated), None)
+    matrix = said(stated, SIGNALS)
     if matrix is None or np.ndim(matrix) not in (1, 2) or np.asarray(matrix).dtype.kind not in "iuf":
         raise RecordingError("no-signal", f"expected a matrix of numbers called {', '.join(SIGNALS)}")
     values = np.atleast_2d(np.asarray(matrix))
-    names = hints.leads or _names(next((stated[name] for name in NAMES if name in stated), ()))
+    names = hints.leads or _names(said(stated, NAMES, ()))
     if not names and len(LEADS) in values.shape:
         names = LEADS
     if len(names) not in values.shape:
@@ -113,9 +113,14 @@ def _found(stated: Mapping[str, Any], hints: Hints) -> Found:
         )
     if values.shape[0] != len(names):
         values = values.T
-    rate = _number(next((stated[name] for name in RATES if name in stated), hints.sampling_rate))
-    unit = _text(next((stated[name] for name in UNITS if name in stated), hints.unit or ""))
+    rate = _number(said(stated, RATES, hints.sampling_rate))
+    unit = _text(said(stated, UNITS, hints.unit or ""))
     return Found(channels(names, values, rate, unit))
+
+
+def said(stated: Mapping[str, Any], names: Sequence[str], otherwise: Any = None) -> Any:
+    """What is stated under the first of several names for one thing."""
+    return next((stated[name] for name in names if name in stated), otherwise)
 
 
 def channels(names: Sequence[str], values: Any, rate: float | None, unit: str) -> tuple[Channel, ...]:

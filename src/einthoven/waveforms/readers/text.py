@@ -9,7 +9,7 @@ import numpy as np
 
 from einthoven.schema import LEADS
 from einthoven.waveforms.readers.protocol import MAX_VALUES, Channel, Found, Hints, lead_name, millivolts_per
-from einthoven.waveforms.readers.tables import RATES, UNITS, channels
+from einthoven.waveforms.readers.tables import RATES, UNITS, channels, said
 from einthoven.waveforms.wfdb_format import MAX_SIGNALS, RecordingError
 
 _TIMES: Final = {"time": 1.0, "t": 1.0, "time_s": 1.0, "seconds": 1.0, "time_ms": 1e-3, "ms": 1e-3}
@@ -40,7 +40,7 @@ class Csv:
         for title, values in zip(heading, table, strict=True):
             name, unit = _unit(title)
             if lead_name(name) in LEADS or (unit and millivolts_per(unit) is not None):
-                unit = unit or next((stated[key] for key in UNITS if key in stated), hints.unit or "")
+                unit = unit or said(stated, UNITS, hints.unit or "")
                 found += channels([name], [values], rate, unit)
         return Found(tuple(found))
 
@@ -119,7 +119,7 @@ def _rate(seconds: Any) -> float:
 
 
 def _stated(stated: dict[str, str], hints: Hints) -> float | None:
-    text = next((stated[key] for key in RATES if key in stated), None)
+    text = said(stated, RATES)
     if text is None:
         return hints.sampling_rate
     number = re.match(r"\d{1,6}(?:\.\d{1,9})?", text)
