@@ -24,7 +24,7 @@ from einthoven.evaluation.targets import CLASSES, REGRESSION
 from einthoven.model import STRIPS
 from einthoven.study import atomic, refuse_foreign
 from einthoven.waveforms.store import Store
-from einthoven.waveforms.strips import Floats, from_millivolts, from_store
+from einthoven.waveforms.strips import Floats, from_millivolts, from_store, several
 from einthoven.weights import load_weights, save_weights
 
 FORMAT: Final = 1
@@ -66,7 +66,7 @@ class Classifier(nn.Module):
 
     @property
     def strip_samples(self) -> int:
-        return round(self.ecg_config.strip_seconds * self.ecg_config.sampling_rate)
+        return self.ecg_config.strip_samples
 
     @property
     def device(self) -> torch.device:
@@ -97,14 +97,11 @@ class Classifier(nn.Module):
         Returns:
             Probabilities, or values in the labels' units, of `head.labels`: [labels] or [n, labels].
         """
-        signal = np.asarray(array, dtype=np.float32)
-        if signal.ndim not in (2, 3):
-            raise EinthovenError(f"predict: expected [leads, samples] or [n, leads, samples], got {signal.shape}.")
-        batch = signal if signal.ndim == 3 else signal[None]
+        batch = several(array, "predict")
         strips = from_millivolts(batch, sampling_rate, leads, self.ecg_config.sampling_rate, self.strip_samples, STRIPS)
         parts = [self.predict_strips(strips[i : i + 64]) for i in range(0, len(strips), 64)]
         found = np.concatenate(parts or [np.empty((0, len(self.head.labels)))])
-        return found if signal.ndim == 3 else found[0]
+        return found if np.ndim(array) == 3 else found[0]
 
     def predict_rows(
         self,

@@ -152,6 +152,11 @@ class EcgEncoder:
         _require(self.kernel % 2 == 1, "ecg: kernel odd")
         _require(0 <= self.dropout < 1, "ecg: dropout from 0 to below 1")
 
+    @property
+    def strip_samples(self) -> int:
+        """Samples of a strip."""
+        return round(self.strip_seconds * self.sampling_rate)
+
 
 @dataclass(frozen=True, kw_only=True)
 class TextEncoder:

@@ -41,6 +41,7 @@ STRIPS = 3
 """Strips per recording at inference, evenly spaced; their unit vectors are averaged."""
 
 NO_TEXT = 'this model has no text encoder; train one with "text" among [space] modalities.'
+NO_CODES = 'this model has no encoder of codes; train one with "codes" among [space] modalities.'
 
 Floats = npt.NDArray[np.floating[Any]]
 
@@ -150,8 +151,7 @@ class Model(nn.Module):
 
     @property
     def strip_samples(self) -> int:
-        config = self.ecg_config
-        return round(config.strip_seconds * config.sampling_rate)
+        return self.ecg_config.strip_samples
 
     @property
     def device(self) -> torch.device:
@@ -216,17 +216,14 @@ class Model(nn.Module):
         Returns:
             Unit vectors, [d] or [n, d].
         """
-        from einthoven.waveforms.strips import from_millivolts
+        from einthoven.waveforms.strips import from_millivolts, several
 
-        signal = np.asarray(array, dtype=np.float32)
-        if signal.ndim not in (2, 3):
-            raise EinthovenError(f"encode_ecg: expected [leads, samples] or [n, leads, samples], got {signal.shape}.")
-        batch = signal if signal.ndim == 3 else signal[None]
+        batch = several(array, "encode_ecg")
         strips = from_millivolts(batch, sampling_rate, leads, self.ecg_config.sampling_rate, self.strip_samples, STRIPS)
         self.eval()
         out = [self.encode_strips(torch.from_numpy(part)).vectors(space) for part in _chunks(strips, 64)]
         vectors = torch.cat(out).cpu().numpy() if out else np.empty((0, 0), np.float32)
-        return vectors if signal.ndim == 3 else vectors[0]
+        return vectors if np.ndim(array) == 3 else vectors[0]
 
     @torch.inference_mode()
     def encode_text(self, texts: Sequence[str], batch: int = 64) -> npt.NDArray[np.float32]:
@@ -257,7 +254,7 @@ class Model(nn.Module):
     def encode_records(self, records: Records, space: str = "fine", batch: int = 64) -> npt.NDArray[np.float32]:
         """Embed coded records, as `code_records.encode_records` makes them: unit vectors [n, d]."""
         if self.codes is None:
-            raise EinthovenError('this model has no encoder of codes; train one with "codes" among [space] modalities.')
+            raise EinthovenError(NO_CODES)
         self.eval()
         order = np.argsort(np.diff(records.offsets), kind="stable")  # records of like length share a batch
         found: list[Tensor] = []
@@ -281,7 +278,7 @@ class Model(nn.Module):
         that none of them takes.
         """
         if self.codes is None or self.vocabulary is None:
-            raise EinthovenError('this model has no encoder of codes; train one with "codes" among [space] modalities.')
+            raise EinthovenError(NO_CODES)
         if isinstance(records, str) or any(isinstance(record, str) for record in records):
             raise EinthovenError("encode_codes takes a list of lists of codes: encode_codes([[code]]).")
         patterns = {kind: tuple(of) for kind, of in self.card["code_kinds"].items()}

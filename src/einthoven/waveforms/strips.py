@@ -59,6 +59,14 @@ def from_store(block: npt.NDArray[np.int16], rate: int, target: int, length: int
     return cut(resample(millivolts(block), rate, target), length, count)
 
 
+def several(array: npt.ArrayLike, asked: str) -> Floats:
+    """One recording [leads, samples] or several [n, leads, samples], as several; an error says what was `asked`."""
+    signal = np.asarray(array, dtype=np.float32)
+    if signal.ndim not in (2, 3):
+        raise EinthovenError(f"{asked}: expected [leads, samples] or [n, leads, samples], got {signal.shape}.")
+    return signal if signal.ndim == 3 else signal[None]
+
+
 def from_millivolts(
     signal: npt.NDArray[np.floating[Any]], rate: float, leads: Sequence[str], target: int, length: int, count: int
 ) -> Floats:
