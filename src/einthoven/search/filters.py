@@ -5,6 +5,7 @@ with blanks or signs is put into quotes, single or double. What is not known of 
 (finding, quality) satisfies `=` if it holds the value, and `!=` if it does not.
 """
 
+import contextlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -156,14 +157,13 @@ def _value(name: str, token: tuple[str, str]) -> Value:
             raise EinthovenError(f"--where: {name}: expected a number.")
         return number
     if kind == "date":
-        try:
-            return datetime.fromisoformat(f"{text}-01-01" if re.fullmatch(r"\d{4}", text) else text).replace(
-                tzinfo=None
-            )
-        except ValueError:
-            raise EinthovenError(
-                f"--where: {name}: expected a date such as 2020, 2020-01-31 or 2020-01-31T08:00."
-            ) from None
+        with contextlib.suppress(ValueError):
+            found = datetime.fromisoformat(f"{text}-01-01" if re.fullmatch(r"\d{4}", text) else text)
+            if found.tzinfo is None:
+                return found
+        raise EinthovenError(
+            f"--where: {name}: expected a date, 2020, 2020-01-31 or 2020-01-31T08:00, by the clock of the hospital."
+        )
     if kind == "flag":
         if text.lower() not in ("yes", "no"):
             raise EinthovenError(f"--where: {name}: expected yes or no.")

@@ -28,7 +28,7 @@ class LanceIndex:
     """Recordings in a LanceDB table at `uri`: a directory, or s3://…, gs://…, az://… with the usual credentials."""
 
     def __init__(self, uri: str) -> None:
-        os.environ.setdefault("LANCE_LOG", "error")  # it warns of tables that are not there yet
+        os.environ.setdefault("LANCEDB_LOG", "error")  # it warns of tables that are not there yet
         try:
             import lancedb
         except ImportError:
@@ -111,13 +111,15 @@ class LanceIndex:
 
     def _settle(self) -> None:
         """Make the graphs where they pay, and remove every version but this."""
-        from lancedb.index import HnswSq
+        from lancedb.index import BTree, HnswSq
 
         assert self._table is not None
         rows = len(self)
         graph = HnswSq(distance_type="cosine", num_partitions=1 + rows // 10**6)
         for space in self.spaces if rows >= APPROXIMATE else ():
             self._table.create_index(space, config=graph)
+        if rows >= APPROXIMATE:
+            self._table.create_index("recording_id", config=BTree())
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that readers of an old version fail: they shall
             self._table.optimize(cleanup_older_than=timedelta(0), delete_unverified=True)

@@ -23,6 +23,12 @@ BATCH: Final = 256  # points sent at a time
 KEY: Final = "QDRANT_API_KEY"
 """Environment variable of the key. It is never an argument, so that it is in no history, log or manifest."""
 
+FILTERED: Final[dict[str, Any]] = {
+    "subject_id": "integer", "time": "datetime", "split": "keyword", "sex": "keyword", "age": "float",
+    "device": "keyword", "site": "keyword", "quality": "keyword", "findings": "keyword", "outlier": "float",
+}  # fmt: skip
+"""Payload that filters ask, by Qdrant's names of kinds."""
+
 _IDS: Final = UUID("6f1d1a3e-27c5-5a0e-9f55-5f2f1c1f0a51")  # a point's id is made of this and the recording's
 
 
@@ -128,6 +134,10 @@ class QdrantIndex:
 
         vectors = {space: VectorParams(size=width, distance=Distance.COSINE) for space, width in widths.items()}
         self._client.create_collection(self._collection, vectors_config=vectors)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # in memory it has no such indexes, and says so
+            for name, kind in FILTERED.items():  # before there are points: the graph is made with them in mind
+                self._client.create_payload_index(self._collection, name, kind, wait=True)
         self._spaces = list(widths)
 
 
