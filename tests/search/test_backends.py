@@ -1,6 +1,5 @@
 """Whatever keeps the index, the same recordings are found: the exact one is the oracle of the others."""
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable
