@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from einthoven.search.filters import LONGEST
 from einthoven.serve.options import MAX_CODES, MAX_ID, MAX_TEXT, MAX_TEXTS, MAX_TOP
 
 Text = Annotated[
@@ -22,9 +23,10 @@ RecordingId = Annotated[
     Field(description="The id of a recording of the study."),
 ]
 Top = Annotated[int, Field(ge=1, le=MAX_TOP, description="How many recordings.")]
-Split = Annotated[
-    Literal["train", "validation", "test"] | None, Field(description="Only this split; null: the whole study.")
+Where = Annotated[
+    str, StringConstraints(max_length=LONGEST), Field(description="`sex = female and age >= 60 and split = test`")
 ]
+ByPatient = Annotated[bool, Field(description="Of each patient only the best recording.")]
 
 
 class Request(BaseModel):
@@ -40,7 +42,8 @@ class SearchRequest(Request):
     codes: Annotated[list[Code], Field(min_length=1, max_length=MAX_CODES)] | None = None
     recording_id: RecordingId | None = None
     top: Top = 10
-    split: Split = None
+    where: Where = ""
+    by_patient: ByPatient = False
 
 
 class EncodeRequest(Request):
@@ -62,7 +65,12 @@ class HitAnswer(BaseModel):
     recording_id: str
     score: float = Field(description="Cosine of its embedding with the query's: an order, no probability.")
     split: str
-    findings: list[str] = Field(description="What was read from this very recording, as the study has it.")
+    time: str | None
+    age: float | None
+    sex: str | None
+    codes: list[str] = Field(description="What was read from this very recording.")
+    findings: list[str] = Field(description="What the codes mean, as the study has it.")
+    quality: list[str] = Field(description="Flags of a doubtful signal.")
     outlier: bool | None = Field(
         description="True: unlike what the model was trained on; null: the model has no detector."
     )
@@ -72,6 +80,8 @@ class SearchAnswer(BaseModel):
     """The recordings nearest to a query, best first."""
 
     data_kind: str = Field(description="real, semi-synthetic or simulated: the recordings of the study.")
+    space: str = Field(description="Where they were compared: coarse, where text is, or fine, where codes are.")
+    outlier: bool | None = Field(description="Is the ECG that was asked with an outlier? null: no ECG, or no detector.")
     hits: list[HitAnswer]
 
 
@@ -86,14 +96,14 @@ class ZeroShot(BaseModel):
     """By prompts: no label was seen."""
 
     score: float = Field(description="Similarity with the finding's prompts less that with a normal ECG's; no bounds.")
-    higher_than: float = Field(description="Per cent of the study's recordings that have a lower score.")
+    higher_than: float | None = Field(description="Per cent of the study's recordings that have a lower score.")
 
 
 class Probed(BaseModel):
     """By a linear probe on the labels of the training split."""
 
     probability: float = Field(description="By the probe of all labels; as frequent as the finding was in training.")
-    low: float | None = Field(description="The lowest probability by probes of random parts of the training patients.")
+    low: float | None = Field(description="The lowest of it and of probes of random parts of the patients.")
     high: float | None = Field(description="The highest of them: a range over parts, no confidence interval.")
 
 
@@ -152,7 +162,7 @@ class RecordingAnswer(BaseModel):
     site: str | None
     signal: bool = Field(description="Is there a signal, and so a drawing?")
     findings: list[str] = Field(description="What was read from this very recording.")
-    codes: list[ChartCode]
+    codes: list[ChartCode] = Field(description="Of its window, as the pairs have them.")
     notes: list[ChartNote]
 
 

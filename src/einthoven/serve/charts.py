@@ -5,20 +5,24 @@ Tables are sorted by patient, so that Parquet's statistics find a patient's rows
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from einthoven import schema
 from einthoven.schema import LEADS, Table
-from einthoven.search.query import findings
 from einthoven.serve.bodies import ChartCode, ChartNote, RecordingAnswer
 from einthoven.study import check_table, read_table
 from einthoven.waveforms.draw import draw_svg
-from einthoven.waveforms.standardise import to_millivolts
+from einthoven.waveforms.formats import Ecg
+from einthoven.waveforms.standardise import Samples, to_millivolts
 from einthoven.waveforms.store import Store
+
+TITLE: Final = "12-lead ECG"
+"""Of a drawing: an id would travel with every copy of it."""
 
 
 @dataclass
@@ -37,10 +41,10 @@ class Charts:
         self._place = {name: i for i, name in enumerate(self.recordings["recording_id"].to_pylist())}
         codes = read_table(schema.CODES, self.study, ["code", "description"])
         self._descriptions = dict(zip(codes["code"].to_pylist(), codes["description"].to_pylist(), strict=True))
-        for table in (schema.PAIRS, schema.NOTES):
+        for table in (schema.EVENTS, schema.PAIRS, schema.NOTES):
             check_table(table, self.study)
 
-    def __contains__(self, recording_id: str) -> bool:
+    def __contains__(self, recording_id: object) -> bool:
         return recording_id in self._place
 
     def row(self, recording_id: str) -> dict[str, Any] | None:
@@ -66,18 +70,25 @@ class Charts:
             device=row["device"],
             site=row["site"],
             signal=row["row"] is not None,
-            findings=findings(self.study, [recording_id]).get(recording_id, []),
+            findings=self._findings(subject, recording_id),
             codes=self._codes(subject, recording_id),
             notes=self._notes(subject),
         )
 
     def drawing(self, recording_id: str) -> str | None:
         """The recording on ECG paper, as SVG; None if there is none, or no signal. Its title is no id."""
+        stored = self.stored(recording_id)
+        return None if stored is None else draw_svg(to_millivolts(stored), self.store.sampling_rate, TITLE)
+
+    def stored(self, recording_id: str) -> Samples | None:
+        """Int16 microvolts [12, samples]; None if there is no such recording, or no signal."""
         row = self.row(recording_id)
-        if row is None or row["row"] is None:
-            return None
-        signal = to_millivolts(self.store.read([row["row"]])[0])
-        return draw_svg(signal, self.store.sampling_rate, "12-lead ECG")
+        return None if row is None or row["row"] is None else self.store.read([row["row"]])[0]
+
+    def _findings(self, subject: int, recording_id: str) -> list[str]:
+        rows = self._of(schema.EVENTS, subject, ["code", "recording_id"])
+        codes = rows.filter(pc.equal(rows["recording_id"], recording_id))["code"].to_pylist()
+        return [self._descriptions.get(code) or code for code in codes]
 
     def _codes(self, subject: int, recording_id: str) -> list[ChartCode]:
         rows = self._of(schema.PAIRS, subject, ["recording_id", "codes", "code_kinds", "code_days"])
@@ -95,6 +106,15 @@ class Charts:
 
     def _of(self, table: Table, subject: int, columns: list[str]) -> pa.Table:
         return pq.read_table(table.at(self.study), columns=columns, filters=[("subject_id", "=", subject)])
+
+
+def draw(ecg: Ecg) -> str:
+    """An ECG as it was read from a file, on paper, as SVG."""
+    twelve = np.full((len(LEADS), ecg.signal.shape[1]), np.nan, np.float32)
+    for lead, row in zip(ecg.leads, ecg.signal, strict=True):
+        if lead in LEADS:
+            twelve[LEADS.index(lead)] = row
+    return draw_svg(twelve, ecg.sampling_rate, TITLE)
 
 
 def _said(time: Any) -> str | None:

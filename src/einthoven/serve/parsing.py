@@ -4,8 +4,8 @@ It imports the readers once and then forks for every file. The fork takes the fi
 limits of processor time, memory and files, writes one answer to standard output and is gone, with all it knew of the
 patient. If a fork fails in any other way than by saying so, the whole child ends: its server starts another.
 
-One byte says that it is ready. A request is a byte, its length (8 bytes, big-endian), a JSON line of hints and the file.
-An answer is its length, a JSON line and, where the file could be read, a float32 npy [leads, samples]. No pickle
+One byte says that it is ready. A request is a byte, its length (8 bytes, big-endian), a JSON line of hints, and the
+file. An answer is its length, a JSON line and, where the file could be read, a float32 npy [leads, samples]. No pickle
 anywhere.
 """
 
