@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Depends, File, Form, Path, Request, Response, UploadFile
 from fastapi.responses import PlainTextResponse
 
+from einthoven.serve.access import COOKIE, Access, set_session
 from einthoven.serve.audit import asked
 from einthoven.serve.bodies import (
     AboutAnswer,
@@ -21,11 +22,13 @@ from einthoven.serve.bodies import (
     RecordingId,
     SearchAnswer,
     SearchRequest,
+    SessionRequest,
     Top,
     Where,
 )
 from einthoven.serve.metrics import MEDIA_TYPE as METRICS_TYPE
-from einthoven.serve.problems import MEDIA_TYPE
+from einthoven.serve.options import Options
+from einthoven.serve.problems import MEDIA_TYPE, RefusedError
 from einthoven.serve.service import Service
 from einthoven.serve.uploads import Upload
 from einthoven.waveforms.formats import Ecg
@@ -146,6 +149,22 @@ async def recording(request: Request, recording_id: PathId) -> RecordingAnswer:
 async def metrics(request: Request) -> PlainTextResponse:
     """Counts and times for Prometheus."""
     return PlainTextResponse(service_of(request).metrics.text(), media_type=METRICS_TYPE)
+
+
+@router.post("/session", status_code=204, responses=_problems(401, 413, 422, 429))
+async def enter(request: Request, body: SessionRequest, response: Response) -> None:
+    """Hand in the token; the answer's cookie stands for it for twelve hours."""
+    options: Options = request.app.state.options
+    access = Access(options.token)
+    if not access.knows(body.token.get_secret_value()):
+        raise RefusedError(401, "This is not the token.")
+    set_session(response, access, request.url.scheme == "https" or options.proxied)
+
+
+@router.delete("/session", status_code=204)
+async def leave(response: Response) -> None:
+    """Forget the cookie."""
+    response.delete_cookie(COOKIE)
 
 
 @router.get("/about", responses=_problems(401, 429))

@@ -9,7 +9,10 @@ from typing import Any, Final
 from fastapi import FastAPI
 
 from einthoven.serve import api, problems
+from einthoven.serve.audit import Audit
+from einthoven.serve.observing import Observer
 from einthoven.serve.options import Options
+from einthoven.serve.security import Guard
 from einthoven.serve.service import Service
 
 # FastAPI sends traces, with ids in their paths, wherever the environment of the process says: never from here
@@ -37,4 +40,7 @@ def create_app(service: Service, options: Options) -> FastAPI:
     app.state.service, app.state.options = service, options
     problems.install(app)
     app.include_router(api.router)
+    app.add_middleware(Guard, options=options)
+    audit = None if options.audit is None else Audit.open(options.audit)
+    app.add_middleware(Observer, metrics=service.metrics, audit=audit)  # the last added is the outermost
     return app

@@ -8,6 +8,7 @@ import asyncio
 import queue
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -89,12 +90,16 @@ class Lane(Generic[Job, Result]):
         if not wanted:
             return
         self.batches(len(wanted))
+        for one, result in zip(wanted, self._worked([one.job for one in wanted]), strict=True):
+            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                one.loop.call_soon_threadsafe(_settle, one.future, result)
+
+    def _worked(self, jobs: Sequence[Job]) -> Sequence[Result | Exception]:
+        """Every request must hear of what is raised, and the thread go on; of several jobs only who raised it."""
         try:
-            results: Sequence[Result | Exception] = self.work([one.job for one in wanted])
-        except Exception as error:  # every request must hear of it, and the thread go on
-            results = [error] * len(wanted)
-        for one, result in zip(wanted, results, strict=True):
-            one.loop.call_soon_threadsafe(_settle, one.future, result)
+            return self.work(jobs)
+        except Exception as error:
+            return [error] if len(jobs) == 1 else [self._worked([job])[0] for job in jobs]
 
 
 def _settle(future: "asyncio.Future[Result]", result: Result | Exception) -> None:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints
 
 from einthoven.search.filters import LONGEST
 from einthoven.serve.options import MAX_CODES, MAX_ID, MAX_TEXT, MAX_TEXTS, MAX_TOP
@@ -57,6 +57,12 @@ class FindingsRequest(Request):
     """Whose findings: of a recording of the study. Files go to `/api/findings/ecg`."""
 
     recording_id: RecordingId
+
+
+class SessionRequest(Request):
+    """Who comes in."""
+
+    token: SecretStr = Field(max_length=1000)
 
 
 class HitAnswer(BaseModel):

@@ -55,10 +55,6 @@ def install(app: FastAPI) -> None:
         # its message may name a file of the server or quote a cell: routes tell what they know to be harmless
         return problem(422, "This was understood, but the model or the study has nothing for it.")
 
-    @app.exception_handler(Exception)
-    async def failed(request: Request, error: Exception) -> JSONResponse:
-        return problem(500, "The server failed. Nothing of the request was kept.")
-
 
 def told(errors: Sequence[Any]) -> str:
     """Where each value should have been another and what was expected; the value itself is left out."""
