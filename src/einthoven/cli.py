@@ -14,6 +14,7 @@ from rich.console import Console
 from einthoven import finetuning, pipeline
 from einthoven.config import Recipe, load_recipe
 from einthoven.errors import EinthovenError
+from einthoven.serve.command import serve
 from einthoven.study import data_kind
 from einthoven.terminal import (
     console,
@@ -249,6 +250,9 @@ def search(
     if split is not None:
         pipeline.check_split(split)
     print_hits(pipeline.search(model, study, text, top, split), text, data_kind(study))
+
+
+app.command()(serve)
 
 
 @app.command()

@@ -185,7 +185,7 @@ class AboutAnswer(BaseModel):
 class HealthAnswer(BaseModel):
     """Alive."""
 
-    status: Literal["ok", "closing"]
+    status: Literal["ok"]
 
 
 class Problem(BaseModel):
