@@ -11,16 +11,14 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from einthoven import finetuning, pipeline
+from einthoven import cli_search, finetuning, pipeline
 from einthoven.config import Recipe, load_recipe
 from einthoven.errors import EinthovenError
 from einthoven.serve.command import serve
-from einthoven.study import data_kind
 from einthoven.terminal import (
     console,
     print_card,
     print_finetuned,
-    print_hits,
     print_outliers,
     print_report,
     say,
@@ -239,23 +237,6 @@ def embed(
 
 
 @app.command()
-def search(
-    model: ModelPath,
-    study: StudyPath,
-    text: Annotated[str, typer.Option("--text", help="what to look for, in words")],
-    top: Annotated[int, typer.Option(min=1, help="how many recordings")] = 10,
-    split: Annotated[str | None, typer.Option(help="only this split")] = None,
-) -> None:
-    """Find the recordings that fit a text best."""
-    if split is not None:
-        pipeline.check_split(split)
-    print_hits(pipeline.search(model, study, text, top, split), text, data_kind(study))
-
-
-app.command()(serve)
-
-
-@app.command()
 def evaluate(
     model: Annotated[Path, typer.Argument(help="a model directory, or an .npz of any model's embeddings")],
     study: StudyPath,
@@ -342,8 +323,12 @@ def demo(
     console.print("einthoven demo: ECGs and charts are simulated; no figure below says anything about real patients.")
     run_all(options, None, out, "test", shlex.join(["einthoven", *sys.argv[1:]]))
     for query in DEMO_QUERIES:
-        print_hits(pipeline.search(out / "model", out, query, 3, "test"), query, data_kind(out))
+        cli_search.search(out / "model", out, query, top=3, split="test")
     console.print(f"report: {out / 'report' / 'report.html'}")
+
+
+cli_search.register(app)
+app.command()(serve)
 
 
 def main() -> None:

@@ -18,7 +18,8 @@ from einthoven.model import NO_CODES, NO_TEXT, STRIPS, Model
 from einthoven.model_directory import load
 from einthoven.search.filters import Filter
 from einthoven.search.index import Vector, VectorIndex
-from einthoven.study import data_kind, read_table
+from einthoven.search.rows import descriptions
+from einthoven.study import data_kind
 from einthoven.vocabulary.vocabulary import UNK
 from einthoven.waveforms.formats import Ecg
 from einthoven.waveforms.strips import from_millivolts
@@ -75,7 +76,7 @@ class Archive:
     model: Model
     index: VectorIndex
     outliers: Outliers | None
-    descriptions: Mapping[str, str]  # of codes
+    meanings: Mapping[str, str]  # of codes
     data_kind: str
     study: Path
     directory: Path = field(default=Path())  # of the model
@@ -83,11 +84,9 @@ class Archive:
     @classmethod
     def open(cls, model_directory: Path, study: Path, index: VectorIndex) -> "Archive":
         """An index that `einthoven index` made of a study with this model."""
-        codes = read_table(schema.CODES, study, ["code", "description"])
-        named = zip(codes["code"].to_pylist(), codes["description"].to_pylist(), strict=True)
         outliers = load_outliers(model_directory) if (model_directory / FILE).exists() else None
-        descriptions = {code: name for code, name in named if name}
-        return cls(load(model_directory), index, outliers, descriptions, data_kind(study), study, model_directory)
+        named = descriptions(study)
+        return cls(load(model_directory), index, outliers, named, data_kind(study), study, model_directory)
 
     def search(self, query: Query) -> Answer:
         """The recordings nearest to a query; EinthovenError if the model or the index cannot answer it."""
@@ -197,7 +196,7 @@ class Archive:
         return Hit(
             score=score,
             codes=codes,
-            findings=tuple(self.descriptions.get(code, code) for code in codes),
+            findings=tuple(self.meanings.get(code, code) for code in codes),
             outlier=None if flag is None else flag > 0,
             quality=tuple(row.pop("quality") or ()),
             **row,
