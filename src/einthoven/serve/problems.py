@@ -1,6 +1,6 @@
 """Errors as problem details (RFC 9457): what was expected, never what was sent, never a traceback."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -16,19 +16,15 @@ MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = 1
 
 
-class RefusedError(Exception):
+class RefusedError(HTTPException):
     """A request that is answered with a problem of this status; `detail` quotes nothing that was sent."""
 
-    def __init__(self, status: int, detail: str, headers: dict[str, str] | None = None) -> None:
-        super().__init__(detail)
-        self.status, self.detail, self.headers = status, detail, headers
 
-
-def problem(status: int, detail: str | None = None, headers: dict[str, str] | None = None) -> JSONResponse:
+def problem(status: int, detail: str | None = None, headers: Mapping[str, str] | None = None) -> JSONResponse:
     content: dict[str, Any] = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status}
     if detail is not None:
         content["detail"] = detail
-    return JSONResponse(content, status, headers, MEDIA_TYPE)
+    return JSONResponse(content, status, dict(headers or {}), MEDIA_TYPE)
 
 
 def install(app: FastAPI) -> None:
@@ -36,7 +32,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RefusedError)
     async def refused(request: Request, error: RefusedError) -> JSONResponse:
-        return problem(error.status, error.detail, error.headers)
+        return problem(error.status_code, error.detail, error.headers)
 
     @app.exception_handler(BusyError)
     async def busy(request: Request, error: BusyError) -> JSONResponse:
@@ -48,7 +44,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def raised(request: Request, error: HTTPException) -> JSONResponse:
-        return problem(error.status_code, None, dict(error.headers) if error.headers else None)
+        return problem(error.status_code, None, error.headers)  # its detail is another library's
 
     @app.exception_handler(EinthovenError)
     async def mistaken(request: Request, error: EinthovenError) -> JSONResponse:
