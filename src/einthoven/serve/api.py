@@ -47,7 +47,10 @@ def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": Problem, "content": {MEDIA_TYPE: {}}} for status in statuses}
 
 
-ASKED: Final = _problems(400, 401, 403, 413, 415, 421, 422, 429, 503)
+GUARDED: Final = _problems(401, 403, 421, 429, 500)
+"""What any route may answer beside its own."""
+ASKED: Final = GUARDED | _problems(400, 408, 413, 422, 503)
+LOOKED_UP: Final = GUARDED | _problems(404, 422, 503)
 router = APIRouter(prefix=PREFIX)
 
 
@@ -125,7 +128,7 @@ async def findings_ecg(request: Request, ecg: Uploaded) -> FindingsAnswer:
 @router.get(
     "/recordings/{recording_id:path}.svg",
     response_class=Response,
-    responses=_problems(401, 404, 422, 429, 503) | {200: {"content": {"image/svg+xml": {}}}, 304: {}},
+    responses=LOOKED_UP | {200: {"content": {"image/svg+xml": {}}}, 304: {}},
 )
 async def drawing(request: Request, recording_id: PathId) -> Response:
     """A recording on ECG paper."""
@@ -138,20 +141,20 @@ async def drawing(request: Request, recording_id: PathId) -> Response:
     return Response(svg, media_type="image/svg+xml", headers=headers)
 
 
-@router.get("/recordings/{recording_id:path}", responses=_problems(401, 404, 422, 429, 503))
+@router.get("/recordings/{recording_id:path}", responses=LOOKED_UP)
 async def recording(request: Request, recording_id: PathId) -> RecordingAnswer:
     """What the study knows of a recording: when and how it was made, and the codes and notes around it."""
     asked(request, "recording", recording_id)
     return await service_of(request).recording(recording_id)
 
 
-@router.get("/metrics", response_class=PlainTextResponse, responses=_problems(401, 429))
+@router.get("/metrics", response_class=PlainTextResponse, responses=GUARDED)
 async def metrics(request: Request) -> PlainTextResponse:
     """Counts and times for Prometheus."""
     return PlainTextResponse(service_of(request).metrics.text(), media_type=METRICS_TYPE)
 
 
-@router.post("/session", status_code=204, responses=_problems(401, 413, 422, 429))
+@router.post("/session", status_code=204, responses=ASKED)
 async def enter(request: Request, body: SessionRequest, response: Response) -> None:
     """Hand in the token; the answer's cookie stands for it for twelve hours."""
     options: Options = request.app.state.options
@@ -161,19 +164,19 @@ async def enter(request: Request, body: SessionRequest, response: Response) -> N
     set_session(response, access, request.url.scheme == "https" or options.proxied)
 
 
-@router.delete("/session", status_code=204)
+@router.delete("/session", status_code=204, responses=GUARDED)
 async def leave(response: Response) -> None:
     """Forget the cookie."""
     response.delete_cookie(COOKIE)
 
 
-@router.get("/about", responses=_problems(401, 429))
+@router.get("/about", responses=GUARDED)
 async def about(request: Request) -> AboutAnswer:
     """What is served, and what it can be asked with."""
     return service_of(request).about()
 
 
-@router.get("/health")
+@router.get("/health", responses=GUARDED)
 async def health(request: Request) -> HealthAnswer:
     """Alive. Needs no token and tells nothing else."""
     return HealthAnswer(status="ok")
