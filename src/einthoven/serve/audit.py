@@ -8,6 +8,7 @@ import hmac
 import json
 import os
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +19,8 @@ from fastapi import Request
 from einthoven.errors import EinthovenError
 
 KEY_BYTES: Final = 32
+APPENDED: Final = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 
 
 def asked(request: Request, kind: str, what: str | bytes) -> None:
@@ -44,14 +47,12 @@ class Audit:
         key_file = path.with_name(path.name + ".key")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600))
-            with open_new(key_file) as file:
+            os.close(os.open(path, APPENDED, 0o600))
+            with suppress(FileExistsError), os.fdopen(os.open(key_file, NEW, 0o600), "wb") as file:
                 file.write(secrets.token_bytes(KEY_BYTES))
-        except FileExistsError:
-            pass
+            key = key_file.read_bytes()
         except OSError as error:
             raise EinthovenError(f"{path}: the audit log cannot be written: {error.strerror}.") from None
-        key = key_file.read_bytes()
         if len(key) != KEY_BYTES:
             raise EinthovenError(f"{key_file}: expected {KEY_BYTES} bytes. Move it away together with its log.")
         return cls(path, key)
@@ -67,7 +68,7 @@ class Audit:
             "kind": None if what is None else what[0],
             "query": None if what is None else self.hash(*what),
         }
-        handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)  # anew: logs are rotated
+        handle = os.open(self.path, APPENDED, 0o600)  # anew: logs are rotated
         try:
             os.write(handle, json.dumps(line).encode() + b"\n")
         finally:
@@ -75,8 +76,3 @@ class Audit:
 
     def hash(self, kind: str, what: bytes) -> str:
         return hmac.new(self.key, kind.encode() + b"\0" + what, hashlib.sha256).hexdigest()[:32]
-
-
-def open_new(path: Path) -> Any:
-    """A new file, for its owner only; FileExistsError if it is there."""
-    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")

@@ -35,8 +35,16 @@ class Request(BaseModel):
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
 
+def exactly_one(*names: str) -> ConfigDict:
+    """Says in the schema that one of these must be there, and the others not, or null."""
+    there = [{"required": [name], "properties": {name: {"not": {"type": "null"}}}} for name in names]
+    return ConfigDict(json_schema_extra={"oneOf": there})  # type: ignore[dict-item]
+
+
 class SearchRequest(Request):
     """What to look for: exactly one of text, codes and recording_id."""
+
+    model_config = exactly_one("text", "codes", "recording_id")
 
     text: Text | None = None
     codes: Annotated[list[Code], Field(min_length=1, max_length=MAX_CODES)] | None = None
@@ -48,6 +56,8 @@ class SearchRequest(Request):
 
 class EncodeRequest(Request):
     """What to embed: exactly one of texts and codes."""
+
+    model_config = exactly_one("texts", "codes")
 
     texts: Annotated[list[Text], Field(min_length=1, max_length=MAX_TEXTS)] | None = None
     codes: Annotated[list[Code], Field(min_length=1, max_length=MAX_CODES)] | None = None
