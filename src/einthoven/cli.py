@@ -14,6 +14,7 @@ from rich.console import Console
 from einthoven import cli_search, finetuning, pipeline
 from einthoven.config import Recipe, load_recipe
 from einthoven.errors import EinthovenError
+from einthoven.serve.command import serve
 from einthoven.terminal import (
     console,
     print_card,
@@ -327,6 +328,7 @@ def demo(
 
 
 cli_search.register(app)
+app.command()(serve)
 
 
 def main() -> None:
