@@ -19,6 +19,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 
 from einthoven import schema
 from einthoven.errors import EinthovenError
+from einthoven.hub import directory_of
 from einthoven.model import STRIPS, Model
 from einthoven.model_directory import load
 from einthoven.waveforms.strips import Floats, from_millivolts
@@ -33,7 +34,7 @@ class EcgEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     once in a process.
 
     Args:
-        model: a model directory.
+        model: a model directory, or an id on the Hub, as `einthoven.load` takes it.
         sampling_rate: hertz of the recordings.
         leads: names of their leads, in their order; any subset of the twelve, any case.
         output: "features", the encoder's before any head, which linear models read best; or the unit vectors of a
@@ -124,9 +125,15 @@ def _recordings(given: Iterable[npt.ArrayLike]) -> list[Floats]:
 
 
 def _model(place: str | Path) -> Model:
-    path = Path(place)
+    path = _found(place)
     marks = [(file.stat().st_mtime_ns, file.stat().st_size) for file in sorted(path.glob("*.*")) if file.is_file()]
     return _loaded(path, tuple(marks))
+
+
+@lru_cache
+def _found(place: str | Path) -> Path:
+    """The Hub is asked once in a process."""
+    return directory_of(place)
 
 
 @lru_cache(maxsize=2)
