@@ -191,8 +191,12 @@ def test_a_directory_with_anything_else_is_not_pushed(server: Server, model: Mod
     assert not server.asked and not server.models
 
 
-def test_a_model_is_not_made_public_unasked(server: Server, model: Model) -> None:
+def test_a_model_is_not_made_public_unasked(server: Server, model: Model, tmp_path: Path) -> None:
+    (tmp_path / "model" / "outliers.safetensors").write_bytes(b"features of patients")
+    model.push("clinic/closed")
+    assert "outliers.safetensors" in server.models["clinic/closed"]
     model.push("clinic/open", private=False)
+    assert "outliers.safetensors" not in server.models["clinic/open"]
     before = dict(server.models["clinic/open"])
     assert before and not server.private["clinic/open"]
     with pytest.raises(EinthovenError, match="there and public"):

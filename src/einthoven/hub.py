@@ -28,6 +28,9 @@ FILES: Final = (
 STAYING: Final = ("manifest.json", "calibration.json")
 """Of a model directory, but not pushed: they name the study and the paths of the machine that it was trained on."""
 
+OF_PATIENTS: Final = "outliers.safetensors"
+"""Holds features of recordings trained on, one vector for each: it never becomes public."""
+
 _NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 _ID = re.compile(rf"({_NAME.pattern})(?:@(\S+))?", re.ASCII)
 
@@ -63,14 +66,15 @@ def push(directory: Path, name: str, private: bool = True) -> str:
     Args:
         directory: of a model; anything in it but `FILES` and `STAYING` is refused, as it may be a patient's.
         name: "owner/name"; made if it is not there. The token is the one of `hf auth login`, or HF_TOKEN.
-        private: of a new repository; one that is there must not be public.
+        private: of a new repository; one that is there must not be public. False: a model that anybody may fetch,
+            without its outlier detectors, which hold features of single recordings.
 
     Raises:
         EinthovenError: another name, an unknown file, a public repository, no permission, no network.
     """
     if not _NAME.fullmatch(name):
         raise EinthovenError(f"push: {name!r}; expected owner/name.")
-    files = files_of(directory)
+    files = [file for file in files_of(directory) if private or file != OF_PATIENTS]
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
     api = HfApi()
