@@ -1,7 +1,7 @@
 """What an encoder is worth where labels are few: the table and the learning curves of docs/transfer.md.
 
 python results/transfer.py --ptbxl SRC [--runs runs/baselines] [--only NAME …] [--fractions 0.01,0.1] [--subsets 3]
-python results/transfer.py                      # the page and the figure from the committed JSON
+python results/transfer.py                     # the page and the figure from the committed JSON
 
 Real data, validation split, seed 0. The models are those of `make baselines`, trained first where they are not there
 yet. Each is read by a linear probe and trained on (`einthoven finetune`); beside them the same encoder from
@@ -12,7 +12,6 @@ import argparse
 import io
 import json
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ import matplotlib
 import numpy as np
 from baselines import CONTRAST, MAIN, RANDOM, SUPERVISED
 from matplotlib.figure import Figure
-from runs import einthoven, file_name, flags, main, replaced, threads_of
+from runs import as_they_end, einthoven, file_name, flags, main, replaced, threads_of
 
 from einthoven.evaluation.finetuned import Run, finetuned_metrics, macro_difference
 from einthoven.evaluation.report import shown
@@ -58,13 +57,14 @@ class Tuning:
         folder = runs / "models" if self.model == SCRATCH else runs / "finetuned"
         return folder / file_name(self.model) / f"{self.fraction:g}-{self.subset}"
 
-    def train(self, runs: Path, epochs: int, threads: int) -> None:
+    def train(self, runs: Path, epochs: int, threads: int) -> dict[str, Any]:
         begin = runs / "models" / file_name(MAIN if self.model == SCRATCH else self.model)
         given = ["--labels", CLASSES, "--fraction", f"{self.fraction:g}", "--subset", str(self.subset)]
         given += ["--random-init"] if self.model == SCRATCH else []
         given += [*flags([f"finetuning.epochs={epochs}"]), "--out", str(self.place(runs))]
         log = runs / "logs" / f"{file_name(self.model)}-{self.fraction:g}-{self.subset}.txt"
         einthoven(["finetune", str(begin), str(runs / "study"), *given], log, threads)
+        return {}
 
 
 def tunings(models: Iterable[str], fractions: Iterable[float], subsets: int) -> list[Tuning]:
@@ -115,16 +115,13 @@ def measure(options: argparse.Namespace) -> None:
     asked = options.only or DEFAULT
     wanted = [name for name in MODELS if name in asked or name == MAIN]
     encoders = [name for name in wanted if name != SCRATCH]
-    with ThreadPoolExecutor(options.jobs) as pool:
-        metrics = dict(
-            zip(encoders, pool.map(lambda name: baselines.train(name, runs, threads), encoders), strict=True)
-        )
-        probes = {name: probe_of(found["model"]) for name, found in metrics.items()}
-        if "random_init" in metrics[MAIN]:
-            probes[RANDOM] = probe_of(metrics[MAIN]["random_init"])
-        todo = tunings(wanted, parse_fractions(options.fractions), options.subsets)
-        for done in pool.map(lambda run: (run.train(runs, options.epochs, threads), run)[1], todo):
-            print(f"{done.model}, {done.fraction:g} of the labels, subset {done.subset}: done", flush=True)
+    metrics = dict(as_they_end(encoders, lambda name: baselines.train(name, runs, threads), options.jobs))
+    probes = {name: probe_of(metrics[name]["model"]) for name in encoders}
+    if "random_init" in metrics[MAIN]:
+        probes[RANDOM] = probe_of(metrics[MAIN]["random_init"])
+    todo = tunings(wanted, parse_fractions(options.fractions), options.subsets)
+    for done, _ in as_they_end(todo, lambda run: run.train(runs, options.epochs, threads), options.jobs):
+        print(f"{done.model}, {done.fraction:g} of the labels, subset {done.subset}: done", flush=True)
     targets = read_targets(CLASSES, study)
     splits = labelled_splits(study, targets)
     goal = splits[SPLIT]

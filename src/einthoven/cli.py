@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from einthoven import finetuning, pipeline
+from einthoven import benchmarking, finetuning, pipeline
 from einthoven.config import Recipe, load_recipe
 from einthoven.errors import EinthovenError
 from einthoven.study import data_kind
@@ -272,6 +272,9 @@ def run_evaluation(model: Path, study: Path, split: str, out: Path, recipe: Reci
         outcome = pipeline.evaluate(model, study, split, out, recipe.evaluation, command, progress)
     say("evaluate", outcome)
     print_report(out)
+
+
+app.command()(benchmarking.benchmark)
 
 
 @app.command()

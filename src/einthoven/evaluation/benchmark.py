@@ -14,6 +14,7 @@ from einthoven.evaluation.intervals import Floats, Integers
 from einthoven.evaluation.label_sets import LabelSet, Place, Prompts, recordings_by_file, scp_sets
 from einthoven.evaluation.merl import MERL_PROMPT, merl_sets
 from einthoven.evaluation.per_class import LEAST_POSITIVES, by_class
+from einthoven.evaluation.report import finite
 from einthoven.evaluation.zeroshot import prompt_scores
 from einthoven.model import Model
 from einthoven.model_directory import load
@@ -53,7 +54,7 @@ def benchmark(
         why = "; ".join(absent) or f"no recording of the {split} split has SCP statements"
         raise EinthovenError(f"There is nothing to classify: {why}.")
     seen = _Recordings(model, sets, progress)
-    result = {
+    result: dict[str, Any] = {
         "command": command,
         "data_kind": ", ".join(sorted({data_kind(study) for study in studies})),
         "trained_on": model.card.get("data_kind"),
@@ -68,7 +69,7 @@ def benchmark(
         name = one.name if one.name not in result["sets"] else f"{one.name}, {one.places[0].study.name}"
         result["sets"][name] = measured(one, model, seen, options)
     result["average"] = average(result["sets"])
-    write_json(out / FILE, _finite(result))
+    write_json(out / FILE, finite(result))
     return {"sets": {name: part["recordings"] for name, part in result["sets"].items()}, "absent": len(absent)}
 
 
@@ -81,12 +82,14 @@ class _Recordings:
         columns = ["recording_id", "subject_id", "split", "row"]
         for i, study in enumerate(dict.fromkeys(place.study for place in wanted)):
             ids = {place.recording_id for place in wanted if place.study == study}
-            rows = [row for row in read_table(schema.RECORDINGS, study, columns).to_pylist()]
-            rows = [row for row in rows if row["recording_id"] in ids]
+            everyone = read_table(schema.RECORDINGS, study, columns).to_pylist()
+            rows = [row for row in everyone if row["recording_id"] in ids]
             places = np.array([row["row"] for row in rows], np.int64)
-            vectors = embed_rows(
-                model, Store.open(study), places, lambda d, n, i=i: progress(d, n, f"recordings of study {i + 1}")
-            ).vectors
+
+            def report(done: int, total: int, number: int = i + 1) -> None:
+                progress(done, total, f"recordings of study {number}")
+
+            vectors = embed_rows(model, Store.open(study), places, report).vectors
             for row, vector in zip(rows, vectors, strict=True):
                 # a patient of one study is not the patient of the same number of another
                 subject = (i << 48) ^ row["subject_id"]
@@ -130,8 +133,7 @@ def _encoded(model: Model, prompts: Prompts) -> dict[str, Floats]:
 
 
 def average(sets: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Rule and way -> mean over sets of the macro AUROC, as MERL reports its sets; a rule that a set does not have
-    is the one it has."""
+    """Rule and way -> mean over sets of the macro AUROC, as MERL reports it; a set without a rule enters by its own."""
     rules = list(dict.fromkeys(rule for part in sets.values() for rule in part["labels"]))
     found: dict[str, dict[str, Any]] = {}
     for rule in rules:
@@ -140,10 +142,3 @@ def average(sets: dict[str, Any]) -> dict[str, dict[str, Any]]:
             values = [part[way]["macro"]["auroc"]["value"] for part in chosen if way in part]
             found.setdefault(rule, {})[way] = {"auroc": float(np.mean(values)), "sets": len(values)}
     return found
-
-
-def _finite(value: Any) -> Any:
-    """NaN becomes null: JSON has none."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    return None if isinstance(value, float) and np.isnan(value) else value

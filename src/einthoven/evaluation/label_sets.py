@@ -58,8 +58,8 @@ RHYTHMS: Final = ("{}.", "ecg shows {}.", "rhythm: {}.")
 def scp_sets(study: Path, split: str) -> list[LabelSet]:
     """The four sets of PTB-XL from a study's own SCP statements: their classes (Strodthoff 2020), our prompts.
 
-    A recording is in a set if it has a statement of it, whatever its likelihood, and a signal; so are MERL's. Names
-    lose the underscores with which some statements end. A set of which the split has nothing is left out.
+    A recording is in a set if it has a statement of it, whatever its likelihood, and a signal; so are MERL's, and the
+    names, which lose the underscores that some statements have. A set of which the split has nothing is left out.
     """
     recordings = read_table(schema.RECORDINGS, study, ["recording_id", "split", "row"])
     recordings = recordings.filter(pc.and_(pc.equal(recordings["split"], split), pc.is_valid(recordings["row"])))
@@ -88,7 +88,7 @@ def _scp_set(
                 said[label] += worded(row["description"] or "")
     classes = tuple(sorted(below))
     labels = np.array([[bool(below[c] & had[r]) for c in classes] for r in ids], bool).reshape(len(ids), len(classes))
-    seen = labels.any(axis=1)
+    seen: Bools = np.asarray(labels.any(axis=1))
     templates = RHYTHMS if name.endswith("rhythm") else DIAGNOSES
     prompts = {c: tuple(t.format(words) for words in dict.fromkeys(said[c]) for t in templates) for c in classes}
     kept = tuple(Place(study, r) for r, some in zip(ids, seen, strict=True) if some)

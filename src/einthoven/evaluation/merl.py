@@ -107,12 +107,12 @@ def _found(
     if CORRECTED in labels:
         counts["changed"] = changes(table.classes, labels[PUBLISHED], labels[CORRECTED])
         counts["changed_in_the_table"] = changes(table.classes, *table.labels.values())
-    prompts = {
+    asked: dict[str, dict[str, tuple[str, ...]]] = {
         MERL_PROMPT: {name: (said[name].casefold(),) for name in table.classes},
         MERL_PHRASES: {name: phrases(said[name]) for name in table.classes},
     }
     there = tuple(place for place in places if place is not None)
-    return LabelSet(layout.name, table.classes, there, labels, prompts, counts)
+    return LabelSet(layout.name, table.classes, there, labels, asked, counts)
 
 
 def changes(classes: tuple[str, ...], published: Bools, corrected: Bools) -> dict[str, Any]:
