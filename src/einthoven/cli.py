@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from einthoven import benchmarking, finetuning, pipeline
+from einthoven import benchmarking, finetuning, labelling, pipeline
 from einthoven.config import Recipe, load_recipe
 from einthoven.errors import EinthovenError
 from einthoven.study import data_kind
@@ -275,6 +275,8 @@ def run_evaluation(model: Path, study: Path, split: str, out: Path, recipe: Reci
 
 
 app.command()(benchmarking.benchmark)
+app.command()(labelling.labels)
+app.command()(labelling.probe)
 
 
 @app.command()
