@@ -102,6 +102,10 @@ def test_what_cannot_be_benchmarked_is_told(place: Path, tmp_path: Path) -> None
         cli.app([*asked[:3], asked[2], *asked[3:]], standalone_mode=False)
     with pytest.raises(EinthovenError, match="expected one of train"):
         cli.app([*asked, "--split", "fold9"], standalone_mode=False)
+    with pytest.raises(EinthovenError, match="no such directory"):
+        cli.app([*asked, "--merl", str(tmp_path / "nowhere")], standalone_mode=False)
+    with pytest.raises(EinthovenError, match="beside --merl"):
+        cli.app([*asked, "--prompts", str(tmp_path / "nowhere")], standalone_mode=False)
     (tmp_path / "merl").mkdir()
     (tmp_path / "merl" / "CKEPE_prompt.json").write_text("{}")
     with pytest.raises(EinthovenError, match=r"nothing to classify: PTB-XL super: ptbxl/super_class/.*is not there"):

@@ -76,8 +76,6 @@ def merl_sets(
     folder: Path, prompts: Path | None, split: str, recordings: Mapping[str, Place]
 ) -> tuple[list[LabelSet], list[str]]:
     """The sets whose table is there and names any of `recordings`, and why each of the others is not among them."""
-    if not folder.is_dir():
-        raise EinthovenError(f"--merl {folder}: no such directory; give a copy of MERL's finetune/data_split.")
     said = read_prompts(prompts or folder / PROMPTS_FILE)
     found, absent = [], []
     for layout in LAYOUTS:
