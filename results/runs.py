@@ -118,14 +118,19 @@ def main(
     results: Path,
     page: Path,
     with_tables: Callable[[str, dict], str],
+    more: Callable[[argparse.ArgumentParser], None] = lambda parser: None,
 ) -> None:
-    """The command line of both scripts: measure, if PTB-XL is given; then make the page from the results."""
+    """The command line of these scripts: measure, if PTB-XL is given; then make the page from the results.
+
+    `more` adds a script's own options.
+    """
     parser = argparse.ArgumentParser(description=described, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ptbxl", help="PTB-XL as published; without it the page is made from the committed JSON")
     parser.add_argument("--runs", type=Path, default=Path(runs))
     parser.add_argument("--seeds", type=int, default=2, help="of ablations")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--only", nargs="*", choices=names)
+    more(parser)
     options = parser.parse_args()
     if options.ptbxl:
         try:

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from einthoven import cli_search, finetuning, pipeline
+from einthoven import benchmarking, cli_search, finetuning, labelling, pipeline
 from einthoven.config import Recipe, load_recipe
 from einthoven.errors import EinthovenError
 from einthoven.serve.command import serve
@@ -262,6 +262,11 @@ def run_evaluation(model: Path, study: Path, split: str, out: Path, recipe: Reci
         outcome = pipeline.evaluate(model, study, split, out, recipe.evaluation, command, progress)
     say("evaluate", outcome)
     print_report(out)
+
+
+app.command()(benchmarking.benchmark)
+app.command()(labelling.labels)
+app.command()(labelling.probe)
 
 
 @app.command()
