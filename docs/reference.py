@@ -42,9 +42,19 @@ LIBRARY = {
     ],
     "Stages": [
         *(("pipeline", name) for name in ("ingest", "entities", "pair", "check", "pretrain", "align", "calibrate")),
-        *(("pipeline", name) for name in ("embed", "embed_to_file", "search", "evaluate", "outliers", "export_meds")),
+        *(("pipeline", name) for name in ("embed", "embed_to_file", "evaluate", "outliers", "export_meds")),
         ("finetuning", "finetune"),
         ("finetuning", "finetune_table"),
+    ],
+    "Search": [
+        ("indexing", "index"),
+        ("indexing", "open_archive"),
+        ("indexing", "forget"),
+        ("search/archive", "Query"),
+        ("search/archive", "Hit"),
+        ("search/archive", "Archive", "search", "near"),
+        ("search/filters", "parse"),
+        ("search/index", "VectorIndex", "add", "query", "rows", "delete_patients", "clear"),
     ],
 }
 """Module, name, and of a class the methods: what a user of the library may rest on."""
@@ -52,7 +62,7 @@ LIBRARY = {
 TOP = ("model_directory", "model", "classifier", "embedder", "errors")
 """Modules whose names in `einthoven.__all__` are imported from `einthoven` itself."""
 
-ATTRIBUTES = ("Ecg",)
+ATTRIBUTES = ("Ecg", "Query", "Hit")
 """Classes whose fields are what they are for."""
 
 
