@@ -15,12 +15,10 @@ LABELS: Final = pa.schema(
         pa.field("subject_id", pa.int64(), nullable=False),
         pa.field("prediction_time", pa.timestamp("us"), nullable=False),
         pa.field("boolean_value", pa.bool_()),
-        pa.field("integer_value", pa.int64()),
         pa.field("float_value", pa.float32()),
-        pa.field("categorical_value", pa.string()),
     ]
 )
-"""MEDS 0.4's label schema."""
+"""Of MEDS 0.4's label schema what is filled: it allows columns to be absent, but not to be null."""
 
 COLUMNS: Final = (
     "recording_id", "subject_id", "time", "split", "score", "positive", "age", "sex", "outlier", "codes", "findings",
@@ -36,7 +34,7 @@ def as_csv(hits: Sequence[Hit], least: float | None = None) -> bytes:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(COLUMNS)
     for hit in hits:
-        row = {**vars(hit), "positive": _positive(hit, least), "score": f"{hit.score:.6f}"}
+        row = {**vars(hit), "positive": _positive(hit, least), "score": round(hit.score, 6)}
         row["time"] = "" if hit.time is None else hit.time.isoformat()
         for name in ("codes", "findings", "quality"):
             row[name] = "; ".join(row[name])
@@ -55,9 +53,7 @@ def as_meds_labels(hits: Sequence[Hit], least: float | None = None) -> bytes:
         "subject_id": [hit.subject_id for hit in timed],
         "prediction_time": [hit.time for hit in timed],
         "boolean_value": [_positive(hit, least) for hit in timed],
-        "integer_value": [None] * len(timed),
         "float_value": [hit.score for hit in timed],
-        "categorical_value": [None] * len(timed),
     }
     out = io.BytesIO()
     pq.write_table(pa.table(columns, LABELS), out)

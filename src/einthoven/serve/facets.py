@@ -32,9 +32,10 @@ class Choice:
     youngest: float | None = None  # years
     oldest: float | None = None
     by_patient: bool = True
+    small: bool = False  # strips at half of their size
 
     @classmethod
-    def of(cls, form: Mapping[str, Sequence[str]], by_patient: bool = True) -> "Choice":
+    def of(cls, form: Mapping[str, Sequence[str]]) -> "Choice":
         """From a form's fields; what cannot be read is not chosen."""
         values = []
         for name in LISTED:
@@ -42,7 +43,8 @@ class Choice:
             if given:
                 values.append((name, given))
         outlier = {"yes": True, "no": False}.get(next(iter(form.get("outlier", ())), ""))
-        return cls(tuple(values), outlier, _years(form, "youngest"), _years(form, "oldest"), by_patient)
+        years = _years(form, "youngest"), _years(form, "oldest")
+        return cls(tuple(values), outlier, *years, by_patient="each" not in form, small="small" in form)
 
     @property
     def filter(self) -> Filter:

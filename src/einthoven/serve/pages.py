@@ -30,7 +30,6 @@ from einthoven.serve.timeline import marks, static, timeline
 SHOWN: Final = 10
 """Patients, or recordings, of a page of results."""
 ALIKE: Final = 6
-GONE: Final = "This search is no longer kept. Ask it again with the box above; an uploaded ECG has to be sent again."
 EXAMPLES: Final = ("atrial fibrillation", "left bundle branch block", "old inferior myocardial infarction")
 router = APIRouter(include_in_schema=False)
 
@@ -48,10 +47,10 @@ class Desk:
         return cls(service, Suggestions.of(service.archive))
 
     def search(self, name: str) -> Search:
-        """A search that was asked before; RefusedError 404."""
+        """A search that was asked before; RefusedError 410."""
         found = self.kept.get(name)
         if found is None:
-            raise RefusedError(404, GONE)
+            raise RefusedError(410)
         return found
 
 
@@ -85,7 +84,8 @@ def shown(request: Request, template: str, **values: Any) -> Response:
 @router.get("/")
 async def home(request: Request) -> Response:
     """The box, and what can be put into it."""
-    return shown(request, "home", examples=EXAMPLES)
+    codes = desk_of(request).suggestions.examples()
+    return shown(request, "home", examples=EXAMPLES, codes=codes)
 
 
 @router.get("/static/{name:path}")

@@ -58,7 +58,7 @@ def asked_with(form: Form, before: Search | None) -> tuple[str, str]:
 
 async def begun(service: Service, form: Form, before: Search | None = None) -> Search:
     """The search that a form asks for; `before`: one that it narrows, if the box did not change. RefusedError."""
-    choice = Choice.of(form, "each" not in form)
+    choice = Choice.of(form)
     words, recording = first(form, "q"), first(form, "recording")
     if recording:
         vector, space, subject = await service.stored(recording[:MAX_ID])

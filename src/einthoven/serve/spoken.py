@@ -14,6 +14,7 @@ TITLES: Final = {
     403: "This came from another site",
     404: "Not found",
     408: "It took too long to arrive",
+    410: "This search is no longer kept",
     413: "The file is too large",
     421: "Unknown name of this server",
     422: "This could not be answered",
@@ -23,8 +24,9 @@ TITLES: Final = {
 ADVICE: Final = {
     401: "The session has ended or never began. Sign in with the token, then search again.",
     403: "Open this server's own page and ask there.",
-    404: "Check the address, or search for the recording above.",
+    404: "Check the address, or search with the box above.",
     408: "Try again; if the line is slow, send a smaller file.",
+    410: "Ask it again with the box above; an uploaded ECG has to be sent again.",
     413: "Send one ECG of at most 16 MiB.",
     421: "Use the name or the address that whoever runs the server gave you.",
     422: "Change what was asked, or leave a filter out, then search again.",

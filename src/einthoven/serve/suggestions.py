@@ -8,6 +8,7 @@ from typing import Final
 
 from einthoven.evaluation.zeroshot import PROMPTS
 from einthoven.search.archive import Archive
+from einthoven.vocabulary.codes import kind_of
 from einthoven.vocabulary.vocabulary import SPECIAL
 
 SCANNED: Final = 400
@@ -66,6 +67,12 @@ class Suggestions:
                 break
             seen[self.places[at]] = self.all[self.places[at]]
         return sorted(seen.values(), key=_frequent)[:most]
+
+    def examples(self) -> list[Suggestion]:
+        """Of each kind of code that people think of, the most frequent that is described."""
+        ordered = sorted((one for one in self.all if one.patients and one.meaning), key=_frequent)
+        kinds = {kind_of(one.value): one for one in reversed(ordered)}
+        return [kinds[kind] for kind in ("finding", "diagnosis", "medication") if kind in kinds]
 
 
 def _frequent(one: Suggestion) -> tuple[int, str]:

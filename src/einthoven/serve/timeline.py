@@ -13,7 +13,13 @@ WIDTH, LEFT, RIGHT = 960, 130, 20
 LANE, TOP, FOOT = 26, 22, 26
 LEAST_DAYS: Final = 7.0
 """Half of the time that is drawn at least."""
-TICKS: Final = (1, 7, 30, 90, 182, 365, 730, 1825, 3650)
+MOST_DAYS: Final = 550.0
+"""Half of the time that is drawn at most: what is further away is only listed."""
+CLOSE: Final = 9.0
+"""Pixels."""
+NAMED: Final = 6
+"""Marks that a title names."""
+TICKS: Final = (1, 7, 30, 90, 182, 365)
 STATIC: Final = "static"
 NAMES: Final = {
     "ecg": "ECG reports", "echo": "echo", "radiology": "radiology", "microbiology": "microbiology",
@@ -42,7 +48,7 @@ def marks(recording: RecordingAnswer) -> list[Mark]:
         return found
     middle = datetime.fromisoformat(recording.time)
     return found + [
-        Mark(NAMES.get(note.kind, note.kind), days_from(middle, note.time), f"{NAMES.get(note.kind, note.kind)}", True)
+        Mark(NAMES.get(note.kind, note.kind), days_from(middle, note.time), NAMES.get(note.kind, note.kind), True)
         for note in recording.notes
         if note.time is not None
     ]
@@ -59,19 +65,36 @@ def static(recording: RecordingAnswer) -> list[ChartCode]:
 
 
 def timeline(found: Sequence[Mark]) -> Markup:
-    """An SVG in the colours of the page, by classes; empty without marks. Each mark has a title that says it."""
-    if not found:
+    """An SVG in the colours of the page, by classes; empty without marks. What lies close together is one larger mark,
+    and each has a title that says it."""
+    drawn = [mark for mark in found if abs(mark.days) <= MOST_DAYS]
+    if not drawn:
         return Markup("")
-    lanes = list(dict.fromkeys(mark.lane for mark in sorted(found, key=lambda mark: (mark.note, mark.lane))))
-    reach = max(LEAST_DAYS, 1.04 * max(abs(mark.days) for mark in found))
+    lanes = list(dict.fromkeys(mark.lane for mark in sorted(drawn, key=lambda mark: (mark.note, mark.lane))))
+    reach = max(LEAST_DAYS, 1.04 * max(abs(mark.days) for mark in drawn))
     height = TOP + LANE * len(lanes) + FOOT
     parts = [_ticks(reach, height), _lanes(lanes)]
-    parts += [_mark(mark, TOP + LANE * (lanes.index(mark.lane) + 0.5), reach) for mark in found]
-    said = f"{len(found)} codes and notes within {reach:.0f} days of the recording; the table below lists them"
+    for place, lane in enumerate(lanes):
+        for together in _close([mark for mark in drawn if mark.lane == lane], reach):
+            parts.append(_drawn(together, TOP + LANE * (place + 0.5), reach))
+    said = f"{len(drawn)} codes and notes within {reach:.0f} days of the recording; the lists below name them"
+    if len(found) > len(drawn):
+        said += f"; {len(found) - len(drawn)} are further away"
     return Markup(
         f'<svg class="timeline" role="img" viewBox="0 0 {WIDTH} {height:g}" width="{WIDTH}" height="{height:g}" '
         f'aria-label="{escape(said)}">{"".join(parts)}</svg>'
     )
+
+
+def _close(marks_of_lane: Sequence[Mark], reach: float) -> list[list[Mark]]:
+    """Marks that would cover each other, together."""
+    groups: list[list[Mark]] = []
+    for mark in sorted(marks_of_lane, key=lambda mark: mark.days):
+        if groups and _x(mark.days, reach) - _x(groups[-1][0].days, reach) < CLOSE:
+            groups[-1].append(mark)
+        else:
+            groups.append([mark])
+    return groups
 
 
 def _x(days: float, reach: float) -> float:
@@ -107,8 +130,13 @@ def _lanes(lanes: Sequence[str]) -> str:
     return "".join(parts)
 
 
-def _mark(mark: Mark, y: float, reach: float) -> str:
-    x, title = _x(mark.days, reach), f"<title>{escape(mark.label)}, day {mark.days:+.0f}</title>"
-    if mark.note:
-        return f'<rect class="note" x="{x - 4:.1f}" y="{y - 5:g}" width="8" height="10">{title}</rect>'
-    return f'<circle class="code" cx="{x:.1f}" cy="{y:g}" r="4.5">{title}</circle>'
+def _drawn(together: Sequence[Mark], y: float, reach: float) -> str:
+    x = sum(_x(mark.days, reach) for mark in together) / len(together)
+    told = "; ".join(f"{mark.label}, day {mark.days:+.0f}" for mark in together[:NAMED])
+    more = f"; and {len(together) - NAMED} more" if len(together) > NAMED else ""
+    title = f"<title>{escape(told)}{more}</title>"
+    size = 4.0 + 1.5 * min(len(together) - 1, 4)
+    if together[0].note:
+        square = f'x="{x - size:.1f}" y="{y - size:g}" width="{2 * size:g}" height="{2 * size:g}"'
+        return f'<rect class="note" {square}>{title}</rect>'
+    return f'<circle class="code" cx="{x:.1f}" cy="{y:g}" r="{size:g}">{title}</circle>'
