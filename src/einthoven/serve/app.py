@@ -8,12 +8,13 @@ from typing import Any, Final
 
 from fastapi import FastAPI
 
-from einthoven.serve import api, problems
+from einthoven.serve import api, pages, problems
 from einthoven.serve.audit import Audit
 from einthoven.serve.observing import Observer
 from einthoven.serve.options import Options
 from einthoven.serve.security import Guard
 from einthoven.serve.service import Service
+from einthoven.serve.spoken import Spoken
 
 # FastAPI sends traces, with ids in their paths, wherever the environment of the process says: never from here
 SILENT: Final[dict[str, Any]] = {"telemetry": dict.fromkeys(("tracing", "metrics", "logs", "auto_configure"), False)}
@@ -40,7 +41,9 @@ def create_app(service: Service, options: Options) -> FastAPI:
     app.state.service, app.state.options = service, options
     problems.install(app)
     app.include_router(api.router)
+    app.include_router(pages.router)
     app.add_middleware(Guard, options=options)
     audit = None if options.audit is None else Audit.open(options.audit)
-    app.add_middleware(Observer, metrics=service.metrics, audit=audit)  # the last added is the outermost
+    app.add_middleware(Observer, metrics=service.metrics, audit=audit)
+    app.add_middleware(Spoken)  # the last added is the outermost
     return app

@@ -3,6 +3,7 @@
 Tables are sorted by patient, so that Parquet's statistics find a patient's rows without reading the others'.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +18,7 @@ from einthoven.indexing import without_forgotten
 from einthoven.schema import LEADS, Table
 from einthoven.serve.bodies import ChartCode, ChartNote, RecordingAnswer
 from einthoven.study import check_table, read_table
-from einthoven.waveforms.draw import draw_svg
+from einthoven.waveforms.draw import Shade, draw_svg
 from einthoven.waveforms.formats import Ecg
 from einthoven.waveforms.standardise import Samples, to_millivolts
 from einthoven.waveforms.store import Store
@@ -76,10 +77,10 @@ class Charts:
             notes=self._notes(subject),
         )
 
-    def drawing(self, recording_id: str) -> str | None:
+    def drawing(self, recording_id: str, shades: Sequence[Shade] = ()) -> str | None:
         """The recording on ECG paper, as SVG; None if there is none, or no signal. Its title is no id."""
         stored = self.stored(recording_id)
-        return None if stored is None else draw_svg(to_millivolts(stored), self.store.sampling_rate, TITLE)
+        return None if stored is None else draw_svg(to_millivolts(stored), self.store.sampling_rate, TITLE, shades)
 
     def stored(self, recording_id: str) -> Samples | None:
         """Int16 microvolts [12, samples]; None if there is no such recording, or no signal."""

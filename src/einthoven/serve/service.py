@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+import numpy as np
+
 from einthoven.errors import EinthovenError
 from einthoven.model import NO_CODES, NO_TEXT, STRIPS
 from einthoven.search.archive import Answer, Archive, Hit, Query
@@ -25,8 +27,10 @@ from einthoven.serve.encoding import Codes, Job, Seen, Strips, Texts, encode, st
 from einthoven.serve.metrics import Metrics
 from einthoven.serve.options import Options
 from einthoven.serve.problems import RefusedError
+from einthoven.serve.saliency import Occlusion
 from einthoven.serve.uploads import Upload, Uploads
 from einthoven.serve.verdicts import Verdicts
+from einthoven.waveforms.draw import Shade
 from einthoven.waveforms.formats import Ecg
 from einthoven.waveforms.store import Store
 from einthoven.waveforms.strips import from_store
@@ -81,36 +85,36 @@ class Service:
         where = _filter(asked.where)
         if asked.recording_id is not None:
             return await self._like(asked, where)
-        vector, space = (await self._vectors(asked.text, asked.codes))[0], _space(asked.text)
-        hits = await self._near(vector, space, asked.top, where, asked.by_patient)
+        vector, space = (await self.vectors(asked.text, asked.codes))[0], _space(asked.text)
+        hits = await self.near(vector, space, asked.top, where, asked.by_patient)
         return self._answer(hits, space)
 
     async def search_ecg(self, ecg: Ecg, top: int = 10, where: str = "", by_patient: bool = False) -> SearchAnswer:
         """The recordings nearest to an uploaded ECG."""
-        chosen, seen = _filter(where), await self._seen(ecg)
-        hits = await self._near(seen.vector, seen.space, top, chosen, by_patient)
-        verdict = (await self._verdict(seen)).outlier
+        chosen, seen = _filter(where), await self.seen(ecg)
+        hits = await self.near(seen.vector, seen.space, top, chosen, by_patient)
+        verdict = (await self.verdict(seen)).outlier
         return self._answer(hits, seen.space, None if verdict is None else verdict.outlier)
 
     async def encode(self, asked: EncodeRequest) -> EncodeAnswer:
         """Embeddings of texts, or of one set of codes."""
         texts = None if asked.texts is None else tuple(asked.texts)
-        vectors = await self._vectors(texts, asked.codes)
+        vectors = await self.vectors(texts, asked.codes)
         return EncodeAnswer(space=_space(texts), embeddings=vectors.tolist())
 
     async def encode_ecg(self, ecg: Ecg) -> EncodeAnswer:
         """The embedding of an uploaded ECG, in the coarse space if the model has it."""
-        seen = await self._seen(ecg)
+        seen = await self.seen(ecg)
         return EncodeAnswer(space=seen.space, embeddings=[seen.vector.tolist()])
 
     async def findings(self, recording_id: str) -> FindingsAnswer:
         """What the model says of a recording of the study."""
         strips: Strips = await self._tables.do(lambda: self._stored(recording_id))
-        return await self._verdict(await self._model.do(strips))
+        return await self.verdict(await self._model.do(strips))
 
     async def findings_ecg(self, ecg: Ecg) -> FindingsAnswer:
         """What the model says of an uploaded ECG."""
-        return await self._verdict(await self._seen(ecg))
+        return await self.verdict(await self.seen(ecg))
 
     async def recording(self, recording_id: str) -> RecordingAnswer:
         """What the study knows of a recording; RefusedError 404."""
@@ -121,6 +125,36 @@ class Service:
         if recording_id not in self.charts:
             raise RefusedError(404, ABSENT)
         return _there(await self._tables.do(lambda: self.charts.drawing(recording_id)), SILENT)
+
+    async def stored(self, recording_id: str) -> tuple[Vector, str, int]:
+        """A recording's vector, its space and its patient, to search with; RefusedError 404."""
+        if recording_id not in self.charts:
+            raise RefusedError(404, ABSENT)
+        try:
+            vector, space, _ = await self._index.do(lambda: self.archive.embedded(Query(recording_id=recording_id)))
+            return vector, space, await self._index.do(lambda: self.archive.subject_of(recording_id))
+        except EinthovenError:
+            raise RefusedError(404, SILENT) from None
+
+    async def cosine(self, recording_id: str, vector: Vector, space: str) -> float | None:
+        """Of a recording's vector with another in a space; None if the index has none there."""
+        row = await self._index.do(lambda: self.archive.row(recording_id))
+        own = row[space][0].as_py()
+        return None if own is None else float(np.asarray(own, np.float32) @ vector)
+
+    async def falls(self, recording_id: str, vector: Vector, space: str) -> Vector:
+        """How far a recording's cosine with a vector falls without each lead and second [12, windows]."""
+        if recording_id not in self.charts:
+            raise RefusedError(404, ABSENT)
+        signal, rate = await self._tables.do(lambda: self.charts.stored(recording_id)), self.charts.store.sampling_rate
+        there, model = _there(signal, SILENT), self.archive.model
+        occlusion = await self._tables.do(lambda: Occlusion.of(model, there, rate, vector, space))
+        falls: Vector = await self._model.do(occlusion)
+        return falls
+
+    async def drawing_shaded(self, recording_id: str, shades: Sequence[Shade]) -> str:
+        """A recording on ECG paper with intervals marked; RefusedError 404."""
+        return _there(await self._tables.do(lambda: self.charts.drawing(recording_id, shades)), SILENT)
 
     async def drawing_ecg(self, ecg: Ecg) -> str:
         """An uploaded ECG on paper, as SVG."""
@@ -140,7 +174,7 @@ class Service:
     def _encode(self, jobs: Sequence[Job]) -> list[Any]:
         return encode(self.archive, jobs)
 
-    async def _vectors(self, texts: str | tuple[str, ...] | None, codes: list[str] | None) -> Any:
+    async def vectors(self, texts: str | tuple[str, ...] | None, codes: list[str] | None) -> Any:
         """Unit vectors [n, d] of texts or of one set of codes, whichever is there."""
         if (texts is None) == (codes is None):
             raise RefusedError(422, "Expected exactly one of texts and codes.")
@@ -156,7 +190,8 @@ class Service:
             near = str(error).partition("; near ones: ")[2] or "none is like it."
             raise RefusedError(422, f"The model does not know one of these codes; near ones: {near}") from None
 
-    async def _seen(self, ecg: Ecg) -> Seen:
+    async def seen(self, ecg: Ecg) -> Seen:
+        """An uploaded ECG as the model sees it."""
         try:
             strips: Strips = await self._tables.do(lambda: strips_of(self.archive.model, ecg))
         except EinthovenError as error:  # of units, leads and lengths
@@ -164,7 +199,8 @@ class Service:
         seen: Seen = await self._model.do(strips)
         return seen
 
-    async def _verdict(self, seen: Seen) -> FindingsAnswer:
+    async def verdict(self, seen: Seen) -> FindingsAnswer:
+        """What the model says of an ECG that it has seen."""
         said: FindingsAnswer = await self._tables.do(lambda: self.verdicts.on(seen))
         return said
 
@@ -185,9 +221,19 @@ class Service:
             raise RefusedError(404, SILENT) from None
         return self._answer(found.hits, found.space, found.outlier)
 
-    async def _near(self, vector: Vector, space: str, top: int, where: Filter, by_patient: bool) -> list[Hit]:
+    async def near(
+        self,
+        vector: Vector,
+        space: str,
+        top: int,
+        where: Filter = (),
+        by_patient: bool = False,
+        without: int | None = None,
+    ) -> list[Hit]:
+        """The recordings nearest to a vector; of each patient only the best, or none of the patient `without`."""
+        near, kept = self.archive.near, (where, by_patient, without)
         try:
-            hits: list[Hit] = await self._index.do(lambda: self.archive.near(vector, space, top, where, by_patient))
+            hits: list[Hit] = await self._index.do(lambda: near(vector, space, top, *kept))
         except EinthovenError:
             raise RefusedError(422, f"The index has no {space} vectors.") from None
         return hits
