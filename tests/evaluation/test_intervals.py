@@ -1,10 +1,13 @@
 import numpy as np
 import pytest
+from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
 from einthoven.errors import EinthovenError
 from einthoven.evaluation.intervals import (
     bootstrap,
+    difference_p,
+    differences,
     interval,
     macro_auroc,
     mean_interval,
@@ -103,3 +106,63 @@ def test_macro_auroc_leaves_one_sided_classes_out_and_averages_runs_inside_resam
 def test_macro_auroc_without_a_two_sided_class_is_an_error():
     with pytest.raises(EinthovenError, match="No class"):
         macro_auroc(np.ones((4, 1), bool), np.zeros((4, 1)), ("A",), np.arange(4), 10, 0)
+
+
+def two_models(n: int = 120):
+    random = np.random.default_rng(3)
+    labels, subjects = random.random((n, 2)) < 0.4, random.integers(0, n // 2, n)
+    return labels, subjects, random.normal(size=(n, 2)) + labels, random.normal(size=(n, 2)) + 2 * labels
+
+
+def test_paired_differences_are_those_of_a_loop_that_repeats_recordings():
+    labels, subjects, one, other = two_models()
+    w = weights(subjects, 80, seed=5)
+    samples = []
+    for row in w.astype(int):
+        drawn = np.repeat(np.arange(len(row)), row)
+        samples.append(
+            roc_auc_score(labels[drawn, 0], other[drawn, 0]) - roc_auc_score(labels[drawn, 0], one[drawn, 0])
+        )
+
+    def auroc(scores):
+        return lambda w: {"auroc": weighted_auroc(labels[:, 0], scores[:, 0], w), "only here": w.sum(axis=1)}
+
+    found = differences(subjects, auroc(one), lambda w: {"auroc": auroc(other)(w)["auroc"]}, 80, seed=5)
+    assert set(found) == {"auroc"}
+    plain = roc_auc_score(labels[:, 0], other[:, 0]) - roc_auc_score(labels[:, 0], one[:, 0])
+    low, high = np.percentile(samples, [2.5, 97.5])
+    p = min(1, 2 * (1 + min(sum(d <= 0 for d in samples), sum(d >= 0 for d in samples))) / 81)
+    assert found["auroc"] == pytest.approx({"value": plain, "low": low, "high": high, "p": p})
+
+
+def test_a_paired_difference_is_that_of_the_normal_approximation():
+    random = np.random.default_rng(0)
+    one = 10 * random.normal(size=400)  # patients differ much more than models do
+    other = one + 0.08 + random.normal(size=400)
+    subjects, gap = np.arange(400), other - one
+    found = differences(
+        subjects, lambda w: {"m": weighted_mean(one, w)}, lambda w: {"m": weighted_mean(other, w)}, 4000, seed=0
+    )["m"]
+    error = gap.std() / 20
+    assert found["low"] == pytest.approx(gap.mean() - 1.96 * error, abs=0.01)
+    assert found["high"] == pytest.approx(gap.mean() + 1.96 * error, abs=0.01)
+    assert found["p"] == pytest.approx(2 * norm.sf(abs(gap.mean()) / error), abs=0.03)
+
+
+def test_p_counts_both_tails_and_is_never_zero():
+    assert difference_p(np.arange(1.0, 100)) == pytest.approx(2 / 100)
+    assert difference_p(-np.arange(1.0, 100)) == pytest.approx(2 / 100)
+    assert difference_p(np.array([-1.0, 1, 1, 1, np.nan])) == pytest.approx(2 * 2 / 5)
+    assert difference_p(np.zeros(99)) == 1  # the same model twice
+
+
+def test_auroc_is_that_of_all_pairs():
+    random = np.random.default_rng(1)
+    labels, scores, w = random.random(40) < 0.4, random.integers(0, 9, 40) / 7, random.integers(0, 4, (6, 40))
+    for row, found in zip(w, weighted_auroc(labels, scores, w.astype(np.float32)), strict=True):
+        won = all_of_them = 0.0
+        for i in np.flatnonzero(labels):
+            for j in np.flatnonzero(~labels):
+                won += row[i] * row[j] * ((scores[i] > scores[j]) + 0.5 * (scores[i] == scores[j]))
+                all_of_them += row[i] * row[j]
+        assert found == pytest.approx(won / all_of_them)
