@@ -387,7 +387,7 @@ def evaluate(
     command: str,
     progress: Progress = silent,
 ) -> Outcome:
-    """Model, embeddings and labels -> `metrics.json` and `report.html`."""
+    """Model, embeddings and labels -> `metrics.json`, `report.html`, and the scores of each recording."""
     check_split(split)
     refuse_stale_pairs(study)
     embed(model_directory, study, progress)
@@ -407,6 +407,6 @@ def evaluate(
                 "pairs": schema.PAIRS.at(study),
                 "ingest": stage_manifest(study, "ingest"),
             },
-            outputs={name: out / name for name in ("metrics.json", "report.html")},
+            outputs={name: out / name for name in ("metrics.json", "report.html", schema.SCORES.path)},
             work=work,
         )

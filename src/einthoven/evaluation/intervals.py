@@ -11,7 +11,7 @@ A statistic that a resample does not define (AUROC where no positive was drawn) 
 says how many it ignored.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,9 @@ Floats = NDArray[np.floating[Any]]
 Integers = NDArray[np.integer[Any]]
 Statistics = Callable[[Floats], dict[str, Floats]]
 """Weights [resamples, n] -> by name, the value of each resample [resamples]; NaN where it is not defined."""
+
+CLASS = "class "
+"""Before the name of a class, in the name of its statistic."""
 
 CELLS = 1 << 21
 """Weights held at once where a computation goes in chunks: 8 MB in float32, which stay near the processor."""
@@ -81,11 +84,11 @@ def differences(
 
 
 def difference_p(samples: Floats) -> float:
-    """Two-sided bootstrap p of a difference being 0, from its resamples [r]: twice the smaller tail beyond 0, at most 1.
+    """Two-sided bootstrap p of no difference, from resamples of it [r]: twice the smaller tail beyond 0, at most 1.
 
-    It is below 0.05 where the 95 % percentile interval excludes 0 (Efron & Tibshirani 1993, section 15.4), and never
-    below 2 / (r + 1), since the sample itself counts as a resample (Davison & Hinkley 1997, section 4.2). NaN samples
-    are ignored.
+    It is below 0.05 about where the 95 % percentile interval excludes 0 (Efron & Tibshirani 1993, section 15.4), and
+    never below 2 / (r + 1), since the sample itself counts as a resample (Davison & Hinkley 1997, section 4.2). NaN
+    samples are ignored.
     """
     defined = samples[~np.isnan(samples)]
     tail = min(np.count_nonzero(defined <= 0), np.count_nonzero(defined >= 0))
@@ -172,6 +175,20 @@ def macro_auroc(
     `scores` may be [runs, n, classes]: AUROC is then the mean over runs, taken inside each resample. A resample in
     which a class is not defined has no macro value: a mean over fewer classes would be another metric.
     """
+    statistics, kept = auroc_statistics(labels, scores, classes)
+    intervals = bootstrap(subjects, statistics, resamples, seed)
+    macro = intervals.pop("macro")
+    by_class = {name.removeprefix(CLASS): found for name, found in intervals.items()}
+    return {"macro": macro, "classes": by_class, "left_out": [name for name in classes if name not in kept]}
+
+
+def auroc_statistics(
+    labels: NDArray[np.bool_], scores: Floats, classes: Sequence[str]
+) -> tuple[Statistics, tuple[str, ...]]:
+    """The statistics "macro" and, for each class, `CLASS` + its name; and the classes that can be told apart.
+
+    Arguments as `macro_auroc` has them.
+    """
     if labels.shape != scores.shape[-2:] or labels.shape[1] != len(classes):
         raise EinthovenError(f"Labels {labels.shape} and scores {scores.shape} do not fit {len(classes)} classes.")
     runs = scores[None] if scores.ndim == 2 else scores
@@ -181,9 +198,6 @@ def macro_auroc(
 
     def aurocs(w: Floats) -> dict[str, Floats]:
         each = {classes[c]: np.mean([weighted_auroc(labels[:, c], run[:, c], w) for run in runs], axis=0) for c in kept}
-        return {"macro": np.mean(list(each.values()), axis=0), **{f"class {name}": v for name, v in each.items()}}
+        return {"macro": np.mean(list(each.values()), axis=0), **{CLASS + name: v for name, v in each.items()}}
 
-    intervals = bootstrap(subjects, aurocs, resamples, seed)
-    macro = intervals.pop("macro")
-    by_class = {name.removeprefix("class "): found for name, found in intervals.items()}
-    return {"macro": macro, "classes": by_class, "left_out": [n for c, n in enumerate(classes) if c not in kept]}
+    return aurocs, tuple(classes[c] for c in kept)

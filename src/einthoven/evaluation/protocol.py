@@ -15,16 +15,19 @@ from einthoven.embed import Rows, embed_rows, matrix, table_of
 from einthoven.encoders.code_records import code_sets, encode_records
 from einthoven.errors import EinthovenError
 from einthoven.evaluation import report
+from einthoven.evaluation.calibration import calibrated
 from einthoven.evaluation.intervals import Floats, Integers
 from einthoven.evaluation.labels import super_classes
 from einthoven.evaluation.leads import measure_subsets
 from einthoven.evaluation.retrieval import all_ranks, retrieval
+from einthoven.evaluation.scores import Scores, write_scores
+from einthoven.evaluation.subgroups import attributes, subgroups
 from einthoven.evaluation.transfer import probe_metrics
 from einthoven.evaluation.zeroshot import PROMPTS, REFERENCE, prompt_scores, zero_shot
 from einthoven.model import Model
 from einthoven.model_directory import load
 from einthoven.search.query import findings
-from einthoven.study import data_kind, read_manifest, read_table, stage_manifest
+from einthoven.study import data_kind, read_manifest, read_table, sha256, stage_manifest
 from einthoven.training.probes import FILE, load_probes
 from einthoven.waveforms.store import Store
 from einthoven.waveforms.strips import millivolts
@@ -57,7 +60,7 @@ def evaluate_model(
     command: str,
     progress: Callable[[int, int, str], None],
 ) -> dict[str, Any]:
-    """Write `metrics.json` and `report.html` to `out`; return the counts."""
+    """Write `metrics.json`, `scores.parquet` and `report.html` to `out`; return the counts."""
     model = load(directory)
     data = read_split(study, split, model.card.get("concatenation", "report"))
     embedded = read_table(table_of(directory), study)
@@ -74,11 +77,15 @@ def evaluate_model(
         encoded["random_init"] = embed_rows(
             encoders["random_init"], store, data.rows, lambda i, n: progress(i, n, "untrained control")
         )
+    manifest = read_manifest(directory / "manifest.json") or {"config": None, "counts": {}}
     metrics: dict[str, Any] = {
         "data_kind": data_kind(study),
         "trained_on": model.card.get("data_kind"),
+        "weights": sha256(directory / "model.safetensors"),
+        "recipe": manifest["config"],
         "command": command,
         "seed": options.seed,
+        "resamples": options.resamples,
         "split": split,
         "counts": counts(data, study),
         "concatenation": model.card.get("concatenation", "report"),
@@ -87,18 +94,23 @@ def evaluate_model(
     if paired["counts"].get("tokens"):
         metrics["tokens"] = paired["counts"]["tokens"]
     figures: dict[str, Any] = {}
+    kept: dict[str, Scores] = {}
 
     def measured(series: str, rows: Rows) -> dict[str, Any]:
         return measure(encoders[series], rows, data, options, directory, series)
 
     for series, encoder in encoders.items():
         metrics[series] = measured(series, encoded[series])
-        _collect(figures, encoder, encoded[series], data, series)
+        kept[series] = scores_of(encoder, encoded[series], data, directory, series)
+        metrics[series] |= calibrated(kept[series], options.resamples, options.seed)
+        _collect(figures, kept[series], series)
     if options.lead_subsets:
         metrics["leads"] = measure_subsets(measured, encoders, store, data.rows, progress)
-    manifest = read_manifest(directory / "manifest.json") or {"counts": {}}
+    groups = attributes(study, data.ids)
+    metrics["subgroups"] = subgroups(kept["model"], groups, resamples=options.resamples, seed=options.seed)
     figures["history"] = tuple(manifest["counts"].get("history", ()))
     figures["examples"] = examples(model, encoded["model"].vectors, data, study, store)
+    write_scores(out, kept)
     report.write_report(out, metrics, report.ReportFigures(**figures))
     return dict(metrics["counts"])
 
@@ -225,22 +237,45 @@ def prompt_embeddings(model: Model, classes: list[str]) -> dict[str, Floats]:
     return {name: model.encode_text([p for language in PROMPTS[name].values() for p in language]) for name in classes}
 
 
-def _collect(figures: dict[str, Any], model: Model, encoded: Rows, data: Split, series: str) -> None:
-    """The arrays behind the figures."""
-    if model.text is None:
-        return
-    told = np.array([text is not None for text in data.texts])
-    if told.sum() >= 2:
+def scores_of(model: Model, encoded: Rows, data: Split, directory: Path, series: str) -> Scores:
+    """What `measure` rests on, recording by recording."""
+    seen, told = data.labelled, np.array([text is not None for text in data.texts])
+    kept = Scores.of(data.ids, data.subjects, data.classes, data.labels, seen)
+    if model.text is not None and told.sum() >= 2:
         texts = [text for text in data.texts if text is not None]
-        ranks = all_ranks(encoded.vectors[told], model.encode_text(texts), groups_of(texts))
-        name = "ranks" if series == "model" else "control_ranks"
-        figures[name] = {direction: galleries["distinct"] for direction, galleries in ranks.items()}
+        groups = groups_of(texts)
+        kept.add_ranks("retrieval", told, all_ranks(encoded.vectors[told], model.encode_text(texts), groups), groups)
     prompted = [name for name in data.classes if name in PROMPTS]
-    if series == "model" and data.labelled.any() and prompted:
-        columns = [data.classes.index(name) for name in prompted]
-        figures["classes"] = tuple(prompted)
-        figures["labels"] = data.labels[data.labelled][:, columns]
-        figures["zero_shot_scores"] = prompt_scores(encoded.vectors[data.labelled], prompt_embeddings(model, prompted))
+    if model.text is not None and prompted and seen.any():
+        scores = prompt_scores(encoded.vectors[seen], prompt_embeddings(model, prompted))
+        kept.add_scores("zeroshot", seen, prompted, scores)
+    if model.codes is not None and model.vocabulary is not None and encoded.fine is not None:
+        ages = data.coded["age"].to_numpy().astype(np.float32)
+        records = encode_records(data.coded, ages, model.vocabulary, model.codes.kinds)
+        known, sets = np.diff(records.offsets) > 0, code_sets(records)
+        if known.sum() >= 2:
+            ranks = all_ranks(encoded.fine[known], model.encode_records(records)[known], sets[known])
+            kept.add_ranks("retrieval_codes", known, ranks, sets[known])
+        by_code = {name: model.encode_codes([[c] for c in codes]) for name, codes in data.codes_of.items() if codes}
+        if REFERENCE in by_code and seen.any():
+            kept.add_scores("zeroshot_codes", seen, list(by_code), prompt_scores(encoded.fine[seen], by_code))
+    classes, probes = load_probes(directory / FILE) or ((), {})
+    shared = [name for name in data.classes if name in classes]
+    for probe in probes.get(series, ()) if seen.any() else ():
+        scores = probe.only([classes.index(name) for name in shared]).scores(encoded.features[seen])
+        kept.add_scores(f"probe/{probe.fraction:g}/{probe.subset}", seen, shared, scores)
+    return kept
+
+
+def _collect(figures: dict[str, Any], kept: Scores, series: str) -> None:
+    """The arrays behind the figures."""
+    places = [place for place in kept.ranks if place.startswith("retrieval/") and place.endswith("/distinct")]
+    if places:
+        name = "ranks" if series == "model" else "control_ranks"
+        figures[name] = {place.split("/")[1]: kept.ranks_of_queries(place)[1] for place in places}
+    found = kept.matrix("zeroshot")
+    if series == "model" and found is not None:
+        figures["classes"], _, figures["labels"], figures["zero_shot_scores"] = found
 
 
 def examples(model: Model, vectors: Floats, data: Split, study: Path, store: Store) -> tuple[report.Example, ...]:

@@ -4,14 +4,18 @@ Layout of the metrics (every part of "model" and "random_init" may be missing; t
 
     {"data_kind": "real" | "semi-synthetic" | "simulated",
      "trained_on": the same kinds, or null or missing,    # the data the model was trained on
-     "command": str, "seed": int, "split": str,          # what made the numbers, on which split
+     "weights": str, "recipe": {...} or null,            # SHA-256 of the model's weights; what it was trained by
+     "command": str, "split": str,                       # what made the numbers, on which split
+     "seed": int, "resamples": int,                      # of the intervals
      "counts": {name: int},                              # e.g. recordings, patients, excluded
      "concatenation": "report" | "entity",               # of notes, that the model's texts were
      "tokens": tokens.token_counts(...),                 # of both; missing where nothing was counted
      "model": {"retrieval": retrieval.retrieval(...),
                "zeroshot": zeroshot.zero_shot(...),
-               "probe": transfer.probe_metrics(...)},
+               "probe": transfer.probe_metrics(...),
+               "calibration": calibration.calibrated(...)},
      "random_init": {...},                               # the same encoders untrained: the control
+     "subgroups": subgroups.subgroups(...),              # of the model
      "leads": leads.measure_subsets(...)}                # only with evaluation.lead_subsets
 
 Every measured value is {"value", "low", "high"}, the bounds of a 95 % patient-bootstrap interval. NaN becomes null.

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from einthoven.errors import EinthovenError
-from einthoven.evaluation.intervals import Floats, Integers, bootstrap, weighted_mean, weighted_median
+from einthoven.evaluation.intervals import Floats, Integers, Statistics, bootstrap, weighted_mean, weighted_median
 
 RECALLS = (1, 5, 10)
 
@@ -110,6 +110,11 @@ def all_ranks(ecg: Floats, text: Floats, groups: Integers) -> dict[str, dict[str
 def _summary(
     ranks: Integers, query_of: Integers, subjects: Integers, resamples: int, seed: int
 ) -> dict[str, dict[str, float]]:
+    return bootstrap(subjects, rank_statistics(ranks, query_of), resamples, seed)
+
+
+def rank_statistics(ranks: Integers, query_of: Integers) -> Statistics:
+    """Recalls and median rank: ranks [queries], and the query that each recording belongs to [recordings]."""
     order = np.argsort(query_of, kind="stable")
     starts = np.flatnonzero(np.diff(query_of[order], prepend=-1))
     size = np.diff(np.append(starts, len(order)))
@@ -122,4 +127,4 @@ def _summary(
         found = {f"recall@{k}": weighted_mean((ranks <= k).astype(np.float64), of_query) for k in RECALLS}
         return {**found, "median_rank": weighted_median(ranks.astype(np.float64), of_query)}
 
-    return bootstrap(subjects, statistics, resamples, seed)
+    return statistics
