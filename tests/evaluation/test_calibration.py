@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy.stats import binom
 from sklearn.metrics import brier_score_loss
 
 from einthoven.errors import EinthovenError
@@ -75,18 +76,43 @@ def test_a_calibrated_model_is_where_it_should_be_and_a_bold_one_is_not() -> Non
     labels = random.random((2000, 1)) < 1 / (1 + np.exp(-scores))
     good = calibration(labels, scores, ("A",), np.arange(2000), resamples=200)["macro"]["ece"]
     bold = calibration(labels, 3 * scores, ("A",), np.arange(2000), resamples=200)["macro"]["ece"]
-    assert good["low"] < good["if_calibrated"] < 0.03 and good["value"] < 0.04
-    assert bold["low"] > 3 * bold["if_calibrated"]
+    assert good["low"] < good["value"] < good["limit"] < 0.04
+    assert bold["low"] > 3 * bold["limit"]
+
+
+def test_the_floor_is_the_error_of_labels_drawn_from_the_probabilities() -> None:
+    """One bin of n recordings at p: the mean of |k / n − p| over binomial k."""
+    scores, n = np.zeros((40, 1)), 40
+    found = calibration(np.ones((n, 1), bool), scores, ("A",), np.arange(n), resamples=5)["macro"]["ece"]
+    k = np.arange(n + 1)
+    assert found["value"] == pytest.approx(0.5)
+    assert found["if_calibrated"] == pytest.approx(np.sum(binom.pmf(k, n, 0.5) * abs(k / n - 0.5)), rel=0.1)
 
 
 def test_the_curve_has_points_of_fifty_recordings_at_least(sample) -> None:
-    labels, p, _ = sample
+    _, p, _ = sample
+    labels = np.random.default_rng(5).random(300) < 0.5
     found = curve(labels, p)
-    assert len(found["share"]) == 6 and np.mean(found["share"]) == pytest.approx(labels.mean())
     order = np.argsort(p)
-    assert found["share"][0] == pytest.approx(labels[order[:50]].mean())
-    assert found["probability"][-1] == pytest.approx(p[order[-50:]].mean())
-    assert curve(labels[:30], p[:30])["share"] == [pytest.approx(labels[:30].mean())]
+    assert found["share"] == pytest.approx([labels[part].mean() for part in np.split(order, 6)])
+    assert found["probability"] == pytest.approx([p[part].mean() for part in np.split(order, 6)])
+
+
+def test_no_point_of_the_curve_tells_a_small_count(sample) -> None:
+    labels, p, _ = sample
+    order = np.argsort(p)
+    sizes, total = [], 0
+    for part in np.split(order, 6):  # by hand: bins are joined until both sides have eleven
+        total += len(part)
+        inside = labels[order[sum(sizes) : sum(sizes) + total]]
+        if min(inside.sum(), (~inside).sum()) >= 11:
+            sizes.append(total)
+            total = 0
+    sizes[-1] += total
+    assert len(sizes) < 6
+    parts = np.split(order, np.cumsum(sizes)[:-1])
+    assert curve(labels, p)["share"] == pytest.approx([labels[part].mean() for part in parts])
+    assert curve(np.arange(300) < 10, p) == {"probability": [], "share": []}
 
 
 def test_what_does_not_fit_is_told() -> None:

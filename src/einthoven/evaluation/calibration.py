@@ -5,10 +5,10 @@ recalibrated. The expected calibration error (Naeini et al. 2015) is the mean ov
 probability|, weighted by the recordings in the bin; the bins have one width, or as many recordings each. The Brier
 score is the mean of (probability − label)².
 
-The error of a finite sample is above 0 even for a perfect model. `if_calibrated` says how far: its mean where labels
-are drawn from the probabilities themselves (consistency resampling, Bröcker & Smith 2007). For the same reason an
-error grows when patients are resampled, so its interval is the basic one, which takes that growth off
-(Davison & Hinkley 1997, section 5.2.1), and does not go below 0.
+The error of a finite sample is above 0 even for a perfect model. `if_calibrated` says how far: its mean, and its upper
+2.5 % as `limit`, where labels are drawn from the probabilities themselves (consistency resampling, Bröcker & Smith 2007).
+For the same reason an error grows when patients are resampled; that growth is taken off its resamples, so that the
+interval tells how much the error would vary, around its value.
 
 The bins are those of the sample, and are not cut anew in each resample.
 """
@@ -20,12 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
+from einthoven.disclosure import SMALL_CELL
 from einthoven.errors import EinthovenError
-from einthoven.evaluation.intervals import Floats, Integers, Statistics, bootstrap, weighted_mean
+from einthoven.evaluation.intervals import Floats, Integers, Statistics, interval, resampled, weighted_mean
 from einthoven.evaluation.scores import Scores
 
 BINS: Final = 15
-DRAWS: Final = 200
+DRAWS: Final = 500
 """Sets of labels drawn for `if_calibrated`."""
 CURVE: Final = 50
 """Recordings in a point of the reliability curve, at least."""
@@ -51,8 +52,8 @@ def calibration(
     """Calibration of the sigmoid of scores [n, c], each class against the rest: labels [n, c], subjects [n].
 
     Returns {"macro": measures, "classes": {name: measures and "curve"}, "bins": int}. The measures are "ece" (bins of
-    one width), "ece_equal_mass" and "brier", each {"value", "low", "high"}, the errors with "if_calibrated" too. Macro
-    is the mean over classes, taken inside each resample. "curve": {"probability", "share"}, by bins of equal size.
+    one width), "ece_equal_mass" and "brier", each {"value", "low", "high"}, the errors with "if_calibrated" and "limit"
+    too. Macro is the mean over classes, taken inside each resample. "curve": {"probability", "share"}, by bins of equal size.
     """
     if labels.shape != scores.shape or labels.shape[1] != len(classes):
         raise EinthovenError(f"Labels {labels.shape} and scores {scores.shape} do not fit {len(classes)} classes.")
@@ -65,13 +66,17 @@ def calibration(
         means = {name: np.mean([found[f"{name} {c}"] for c in range(len(classes))], axis=0) for name in MEASURES}
         return found | {f"{name} macro": value for name, value in means.items()}
 
-    intervals = bootstrap(subjects, statistics, resamples, seed)
+    whole, samples = resampled(subjects, statistics, resamples, seed)
 
     def told(which: int | str) -> dict[str, Any]:
-        result: dict[str, Any] = {name: intervals[f"{name} {which}"] for name in MEASURES}
-        for name in MEASURES[:2]:
-            floor = floors[name].mean() if which == "macro" else floors[name][int(which)]
-            result[name] = {**_basic(result[name]), "if_calibrated": float(floor)}
+        result: dict[str, Any] = {}
+        for name in MEASURES:
+            value, found = whole[f"{name} {which}"], samples[f"{name} {which}"]
+            result[name] = interval(value, found)
+            if name in floors:
+                drawn = floors[name].mean(axis=0) if which == "macro" else floors[name][int(which)]
+                limit = float(np.percentile(drawn, 97.5))
+                result[name] = {**_centred(value, found), "if_calibrated": float(drawn.mean()), "limit": limit}
         return result
 
     by_class = {name: {**told(c), "curve": curve(labels[:, c], p[:, c])} for c, name in enumerate(classes)}
@@ -117,27 +122,37 @@ def calibration_error(labels: NDArray[Any], p: Floats, bins: Integers, w: Floats
 
 
 def _floors(p: Floats, seed: int) -> dict[str, Floats]:
-    """Mean error by class [c] where the probabilities p [n, c] are true."""
+    """Errors [c, draws] of labels drawn from the probabilities p [n, c]."""
     generator = np.random.default_rng([seed, 1])
-    floors: dict[str, Floats] = {name: np.zeros(p.shape[1]) for name in MEASURES[:2]}
-    for c in range(p.shape[1]):
-        drawn = (generator.random((DRAWS, len(p))) < p[:, c]) - p[:, c]
-        for name, bins in (("ece", equal_width(p[:, c], BINS)), ("ece_equal_mass", equal_mass(p[:, c], BINS))):
+    floors: dict[str, list[Floats]] = {"ece": [], "ece_equal_mass": []}
+    for column in p.T:
+        drawn = (generator.random((DRAWS, len(p))) < column) - column
+        for name, bins in (("ece", equal_width(column, BINS)), ("ece_equal_mass", equal_mass(column, BINS))):
             member = bins[:, None] == np.arange(bins.max() + 1)
-            floors[name][c] = np.abs(drawn @ member).sum(axis=1).mean() / len(p)
-    return floors
+            floors[name].append(np.abs(drawn @ member).sum(axis=1) / len(p))
+    return {name: np.stack(errors) for name, errors in floors.items()}
 
 
-def _basic(found: dict[str, float]) -> dict[str, float]:
-    """The basic bootstrap interval from the percentile one."""
-    value = found["value"]
-    return {**found, "low": max(0.0, 2 * value - found["high"]), "high": max(0.0, 2 * value - found["low"])}
+def _centred(value: float, samples: Floats) -> dict[str, float]:
+    """The interval of samples that are moved so that their mean is the value; an error is not below 0."""
+    found = interval(value, samples - samples.mean() + value)
+    return {**found, "low": max(0.0, found["low"])}
 
 
 def curve(labels: Bools, p: Floats) -> dict[str, list[float]]:
-    """Mean probability and share of positives [k] of up to ten bins of as many recordings, `CURVE` at least."""
+    """Mean probability and share of positives [k], of up to ten bins of as many recordings, `CURVE` at least.
+
+    Neighbours are joined until each bin has 11 positives and 11 negatives, so that no share tells a small count.
+    """
     bins = equal_mass(p, max(1, min(10, len(p) // CURVE)))
-    size = np.bincount(bins)
-    kept = size > 0
-    probability, share = (np.bincount(bins, v)[kept] / size[kept] for v in (p, labels))
-    return {"probability": probability.tolist(), "share": share.tolist()}
+    counts = np.stack([np.bincount(bins, weights) for weights in (np.ones(len(p)), labels, p)], axis=1)
+    joined: list[Floats] = []
+    rest = np.zeros(3)
+    for count in counts:
+        rest = rest + count
+        if min(rest[1], rest[0] - rest[1]) >= SMALL_CELL:
+            joined.append(rest)
+            rest = np.zeros(3)
+    if joined:
+        joined[-1] = joined[-1] + rest
+    return {"probability": [float(t / n) for n, _, t in joined], "share": [float(k / n) for n, k, _ in joined]}

@@ -54,12 +54,18 @@ def bootstrap(subjects: Integers, statistics: Statistics, resamples: int, seed: 
 
     The value is the statistic of unit weights: the sample as it is.
     """
+    whole, samples = resampled(subjects, statistics, resamples, seed)
+    return {name: interval(value, samples[name]) for name, value in whole.items()}
+
+
+def resampled(
+    subjects: Integers, statistics: Statistics, resamples: int, seed: int
+) -> tuple[dict[str, float], dict[str, Floats]]:
+    """By name, the value of each of `statistics` for the sample as it is, and for each resample [resamples]."""
     whole = statistics(np.ones((1, len(subjects)), np.float32))
     chunks = [statistics(drawn) for drawn in _draws(subjects, resamples, seed)]
-    return {
-        name: interval(float(value[0]), np.concatenate([chunk[name] for chunk in chunks] or [np.zeros(0)]))
-        for name, value in whole.items()
-    }
+    samples = {name: np.concatenate([chunk[name] for chunk in chunks] or [np.zeros(0)]) for name in whole}
+    return {name: float(value[0]) for name, value in whole.items()}, samples
 
 
 def differences(
@@ -74,13 +80,8 @@ def differences(
         one, other = first(w), second(w)
         return {name: other[name] - values for name, values in one.items() if name in other}
 
-    whole = apart(np.ones((1, len(subjects)), np.float32))
-    chunks = [apart(drawn) for drawn in _draws(subjects, resamples, seed)]
-    samples = {name: np.concatenate([chunk[name] for chunk in chunks] or [np.zeros(0)]) for name in whole}
-    return {
-        name: {**interval(float(value[0]), samples[name]), "p": difference_p(samples[name])}
-        for name, value in whole.items()
-    }
+    whole, samples = resampled(subjects, apart, resamples, seed)
+    return {name: {**interval(value, samples[name]), "p": difference_p(samples[name])} for name, value in whole.items()}
 
 
 def difference_p(samples: Floats) -> float:
