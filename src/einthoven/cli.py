@@ -15,7 +15,7 @@ from einthoven import pipeline
 from einthoven.config import Recipe, load_recipe
 from einthoven.errors import EinthovenError
 from einthoven.study import data_kind
-from einthoven.terminal import console, print_card, print_hits, print_report, say, shown
+from einthoven.terminal import console, print_card, print_comparison, print_hits, print_report, say, shown
 
 app = typer.Typer(
     add_completion=False,
@@ -210,6 +210,18 @@ def run_evaluation(model: Path, study: Path, split: str, out: Path, recipe: Reci
         outcome = pipeline.evaluate(model, study, split, out, recipe.evaluation, command, progress)
     say("evaluate", outcome)
     print_report(out)
+
+
+@app.command()
+def compare(
+    reports: Annotated[list[Path], typer.Argument(help="directories of evaluations; the first is compared with")],
+    out: Annotated[Path, typer.Option("--out", help="directory for compare.json and compare.html")],
+    separate: Annotated[bool, typer.Option("--separate", help="keep models apart that differ only by seed")] = False,
+) -> None:
+    """Set models side by side that were evaluated on the same recordings, with paired intervals of the differences."""
+    command = ["einthoven", "compare", *map(str, reports), "--out", str(out), *(["--separate"] if separate else [])]
+    print_comparison(pipeline.compare(reports, out, shlex.join(command), separate))
+    console.print(f"comparison: {out / 'compare.html'}")
 
 
 @app.command()

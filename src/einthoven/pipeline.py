@@ -410,3 +410,13 @@ def evaluate(
             outputs={name: out / name for name in ("metrics.json", "report.html", schema.SCORES.path)},
             work=work,
         )
+
+
+def compare(reports: list[Path], out: Path, command: str, separate: bool = False) -> dict[str, Any]:
+    """Evaluations of the same recordings -> the models side by side, written as `compare.json` and `compare.html`."""
+    from einthoven.evaluation.comparison import compare_reports, write_comparison
+
+    comparison = compare_reports(reports, command, separate)
+    with lock(out):
+        write_comparison(out, comparison)
+    return comparison

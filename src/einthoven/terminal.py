@@ -130,3 +130,17 @@ def print_report(out: Path) -> None:
         shown_table.add_row(row.task, row.measure, row.model, row.control)
     console.print(shown_table)
     console.print(f"report: {out / 'report.html'}")
+
+
+def print_comparison(comparison: dict[str, Any]) -> None:
+    from einthoven.evaluation.comparison import table
+
+    title = f"{comparison['data_kind']} data, {comparison['split']} split"
+    shown_table = Table(title=f"{title}; differences to {comparison['models'][0]['name']}", title_justify="left")
+    header, rows = table(comparison)
+    for column in header:
+        shown_table.add_column(column, overflow="fold")
+    for row in rows:
+        if "all recordings" not in row[0]:  # as in `print_report`
+            shown_table.add_row(*row)
+    console.print(shown_table)

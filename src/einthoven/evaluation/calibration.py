@@ -5,10 +5,10 @@ recalibrated. The expected calibration error (Naeini et al. 2015) is the mean ov
 probability|, weighted by the recordings in the bin; the bins have one width, or as many recordings each. The Brier
 score is the mean of (probability − label)².
 
-The error of a finite sample is above 0 even for a perfect model. `if_calibrated` says how far: its mean, and its upper
-2.5 % as `limit`, where labels are drawn from the probabilities themselves (consistency resampling, Bröcker & Smith 2007).
-For the same reason an error grows when patients are resampled; that growth is taken off its resamples, so that the
-interval tells how much the error would vary, around its value.
+The error of a finite sample is above 0 even for a perfect model. `if_calibrated` says how far: its mean where labels
+are drawn from the probabilities themselves, and its 97.5 % percentile as `limit` (consistency resampling, Bröcker &
+Smith 2007). For the same reason an error grows when patients are resampled; that growth is taken off its resamples, so
+that the interval tells how much the error would vary, around its value.
 
 The bins are those of the sample, and are not cut anew in each resample.
 """
@@ -53,7 +53,7 @@ def calibration(
 
     Returns {"macro": measures, "classes": {name: measures and "curve"}, "bins": int}. The measures are "ece" (bins of
     one width), "ece_equal_mass" and "brier", each {"value", "low", "high"}, the errors with "if_calibrated" and "limit"
-    too. Macro is the mean over classes, taken inside each resample. "curve": {"probability", "share"}, by bins of equal size.
+    too. Macro is the mean over classes, taken inside each resample. "curve": as `curve` has it.
     """
     if labels.shape != scores.shape or labels.shape[1] != len(classes):
         raise EinthovenError(f"Labels {labels.shape} and scores {scores.shape} do not fit {len(classes)} classes.")

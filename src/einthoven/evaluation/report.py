@@ -129,7 +129,7 @@ def _shown(found: Mapping[str, float | None], scale: float = 1, digits: int = 3)
 
 def write_report(out: Path, metrics: dict[str, Any], figures: ReportFigures) -> None:
     """Write `metrics.json` and the self-contained `report.html` into directory `out`, each atomically."""
-    metrics = _finite(metrics)
+    metrics = finite(metrics)
     drawn = [
         (example, Markup(draw_svg(example.signal_mv, example.sampling_rate, example.title)))
         for example in figures.examples
@@ -146,12 +146,12 @@ def write_report(out: Path, metrics: dict[str, Any], figures: ReportFigures) -> 
         temporary.write_text(page, encoding="utf-8")
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """Plain values as strict JSON has them: NumPy scalars unwrapped, NaN and infinity null."""
     if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
+        return {str(key): finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     if isinstance(value, np.generic):
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value
