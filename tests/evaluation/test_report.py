@@ -5,8 +5,12 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from einthoven.evaluation.report import Example, ReportFigures, Row, table, write_report
+from einthoven.evaluation.calibration import calibrated
+from einthoven.evaluation.figures import OTHERS, POINTS, embedding_map
+from einthoven.evaluation.report import Example, ReportFigures, Row, groups_table, table, write_report
 from einthoven.evaluation.retrieval import all_ranks, retrieval
+from einthoven.evaluation.scores import Scores
+from einthoven.evaluation.subgroups import subgroups
 from einthoven.evaluation.transfer import fit_probes, probe_metrics
 from einthoven.evaluation.zeroshot import prompt_scores, zero_shot
 
@@ -28,13 +32,19 @@ def results(noise: float):
         "zeroshot": zero_shot(ecg, prompts, labels, subjects, resamples=20),
         "probe": probe,
     }
+    kept = Scores.of([str(i) for i in range(80)], subjects, tuple("ABC"), labels, np.ones(80, bool))
+    kept.add_ranks("retrieval", np.ones(80, bool), all_ranks(ecg, text, groups), groups)
+    kept.add_scores("probe/1/0", np.ones(80, bool), tuple("ABC"), probes[-1].scores(ecg))
+    metrics |= calibrated(kept, 20, 0)
+    by_sex = subgroups(kept, {"sex": ["male"] * 60 + [HOSTILE] * 20}, resamples=20)
     ranks = {direction: galleries["distinct"] for direction, galleries in all_ranks(ecg, text, groups).items()}
-    return metrics, ranks, labels, prompt_scores(ecg, prompts)
+    drawn = embedding_map(ecg, labels, tuple("ABC"))
+    return metrics, ranks, labels, prompt_scores(ecg, prompts), by_sex, drawn
 
 
 @pytest.fixture(scope="module")
 def everything():
-    (model, ranks, labels, scores), (control, control_ranks, _, _) = results(0.3), results(20.0)
+    (model, ranks, labels, scores, by_sex, drawn), (control, control_ranks, *_) = results(0.3), results(20.0)
     metrics = {
         "data_kind": "simulated",
         "trained_on": "real",
@@ -44,6 +54,7 @@ def everything():
         "counts": {"recordings": 80, "patients": 40},
         "model": model,
         "random_init": control,
+        "subgroups": by_sex,
     }
     signal = np.sin(np.arange(1000) / 8) * np.ones((12, 1))
     figures = ReportFigures(
@@ -52,6 +63,7 @@ def everything():
         zero_shot_scores=scores,
         ranks=ranks,
         control_ranks=control_ranks,
+        map=drawn,
         examples=(Example(HOSTILE, HOSTILE, signal, 100, (HOSTILE,)),),
         history=tuple({"epoch": e, "train_loss": 5 / e, "validation_loss": 6 / e, "rate": 1.0} for e in range(1, 5)),
     )
@@ -81,12 +93,12 @@ def test_the_page_is_whole_self_contained_and_escaped(tmp_path, everything):
     found = Elements()
     found.feed(page)
     assert found.open == [] and found.links == [] and "script" not in found.tags and "url(http" not in page
-    assert page.count("<svg") == 5
+    assert page.count("<svg") == 7
     assert not re.search("#0a0[bc]0|#010203", page)
     assert page.count("Research use only, not a medical device") == 2
     assert "Evaluation on simulated data, test split" in page and "seed 7" in page
     assert "trained on real data" in page
-    assert len(re.findall("imulated data, test split", page)) == 1 + 1 + 4 + 1  # title, table, figures, example
+    assert len(re.findall("imulated data, test split", page)) == 1 + 2 + 6 + 1  # title, tables, figures, example
 
 
 def test_the_same_data_make_the_same_bytes(tmp_path, everything):
@@ -138,3 +150,30 @@ def test_a_report_without_anything_optional_is_written(tmp_path):
     }
     write_report(tmp_path, metrics, ReportFigures())
     assert "<svg" not in (tmp_path / "report.html").read_text()
+
+
+def test_groups_are_shown_with_what_their_second_mean_leaves_out():
+    value = {"value": 0.8, "low": 0.7, "high": 0.9}
+    group = {"attribute": "sex", "group": "male", "recordings": "hidden", "patients": 60, "recall@10": value}
+    found = {"macro": value, "macro_enough": None, "few": ["HYP"]}
+    rows = groups_table({"subgroups": [{**group, "probe": found, "zeroshot": None}]})
+    shown = "0.800 (0.700–0.900)"
+    assert rows == [("sex", "male", "hidden", "60", "80.0 (70.0–90.0)", shown, "–", "–", "–", "HYP")]
+
+
+def test_calibration_is_in_the_table(everything):
+    rows = {row.measure: row for row in table(everything[0]) if row.task == "Calibration, probe of 100 %"}
+    assert len(rows) == 3 and rows["Brier score"].model.startswith("0.")
+    assert "if calibrated" in rows["expected calibration error, bins of equal widths"].control
+
+
+def test_the_map_is_the_plane_of_most_variance_and_has_a_bounded_number_of_points():
+    random = np.random.default_rng(0)
+    vectors = random.normal(size=(2 * POINTS, 5)) * [0.1, 3, 0.1, 1, 0.1]
+    labels = random.random((2 * POINTS, 2)) < 0.5
+    drawn = embedding_map(vectors, labels, ("A", "B"))
+    assert len(drawn.points) == len(drawn.names) == POINTS and drawn.explained[0] == pytest.approx(9 / 10.03, abs=0.02)
+    assert set(drawn.names) == {"A", "B", OTHERS}
+    shown = np.unique(np.linspace(0, 2 * POINTS - 1, POINTS).astype(int))
+    assert abs(np.corrcoef(drawn.points[:, 0], vectors[shown, 1])[0, 1]) > 0.99
+    assert drawn.names == tuple("A" if a and not b else "B" if b and not a else OTHERS for a, b in labels[shown])

@@ -16,6 +16,7 @@ from einthoven.encoders.code_records import code_sets, encode_records
 from einthoven.errors import EinthovenError
 from einthoven.evaluation import report
 from einthoven.evaluation.calibration import calibrated
+from einthoven.evaluation.figures import embedding_map
 from einthoven.evaluation.intervals import Floats, Integers
 from einthoven.evaluation.labels import super_classes
 from einthoven.evaluation.leads import measure_subsets
@@ -109,6 +110,8 @@ def evaluate_model(
     groups = attributes(study, data.ids)
     metrics["subgroups"] = subgroups(kept["model"], groups, resamples=options.resamples, seed=options.seed)
     figures["history"] = tuple(manifest["counts"].get("history", ()))
+    if len(data.ids) > 2:
+        figures["map"] = embedding_map(encoded["model"].vectors, data.labels, data.classes)
     figures["examples"] = examples(model, encoded["model"].vectors, data, study, store)
     write_scores(out, kept)
     report.write_report(out, metrics, report.ReportFigures(**figures))

@@ -34,6 +34,7 @@ from matplotlib.ticker import FormatStrFormatter, NullFormatter
 from numpy.typing import NDArray
 from sklearn.metrics import roc_curve
 
+from einthoven.evaluation.figures import POINTS, Map, draw_map, reliability
 from einthoven.evaluation.intervals import Floats, Integers
 from einthoven.evaluation.retrieval import RECALLS
 from einthoven.pages import CONTROL, INK, MODEL, SERIES_COLOURS, figure, render
@@ -66,6 +67,7 @@ class ReportFigures:
     ranks: Mapping[str, Integers] = field(default_factory=dict)  # "ecg_to_text", "text_to_ecg" -> ranks [q] from 1
     control_ranks: Mapping[str, Integers] = field(default_factory=dict)
     examples: tuple[Example, ...] = ()
+    map: Map | None = None  # of the embeddings
     history: tuple[Mapping[str, float], ...] = ()  # one per epoch: "epoch" and any keys that end in "loss"
 
 
@@ -115,6 +117,28 @@ def _rows(part: Mapping[str, Any]) -> list[tuple[tuple[str, str], str]]:
     for fraction, found in part.get("probe", {}).get("fractions", {}).items():
         measure = f"macro AUROC, {100 * float(fraction):g} % of training patients"
         rows.append((("Linear probe", measure), _shown(found["macro"])))
+    if calibration := part.get("calibration"):
+        task, macro = f"Calibration, probe of {100 * float(calibration['probe']):g} %", calibration["macro"]
+        for name, words in (("ece", "equal widths"), ("ece_equal_mass", "equal sizes")):
+            shown = f"{_shown(macro[name])}; {macro[name]['if_calibrated']:.3f} if calibrated"
+            rows.append(((task, f"expected calibration error, bins of {words}"), shown))
+        rows.append(((task, "Brier score"), _shown(macro["brier"])))
+    return rows
+
+
+def groups_table(metrics: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """The model's results by group, as they are shown: attribute, group, two counts, recall, then both macro means of
+    the probe and of zero-shot, and the classes that the second mean leaves out."""
+    rows = []
+    for row in metrics.get("subgroups", ()):
+        cells = [row["attribute"], row["group"], str(row["recordings"]), str(row["patients"])]
+        cells.append("–" if row["recall@10"] is None else _shown(row["recall@10"], 100, 1))
+        few: dict[str, None] = {}
+        for found in (row["probe"], row["zeroshot"]):
+            means = (None, None) if found is None else (found["macro"], found["macro_enough"])
+            cells += ["–" if mean is None else _shown(mean) for mean in means]
+            few |= dict.fromkeys(() if found is None else found["few"])
+        rows.append((*cells, ", ".join(few) or "–"))
     return rows
 
 
@@ -138,6 +162,7 @@ def write_report(out: Path, metrics: dict[str, Any], figures: ReportFigures) -> 
         Path(__file__).with_name("report.html.j2"),
         metrics=metrics,
         rows=table(metrics),
+        groups=groups_table(metrics),
         figures=_figures(metrics, figures),
         examples=drawn,
     )
@@ -175,6 +200,17 @@ def _figures(metrics: Mapping[str, Any], figures: ReportFigures) -> list[tuple[s
             any(probes.values()),
             "Linear probe by labelled training patients. Bars: 95 % intervals; dots: single subsets.",
             lambda axes: _learning_curve(axes, probes),
+        ),
+        (
+            "calibration" in (metrics.get("model") or {}),
+            "Reliability of the linear probe: as many have a class as it says. Neighbouring points are joined where "
+            "they would tell small counts.",
+            lambda axes: reliability(axes, metrics["model"]["calibration"]["classes"]),
+        ),
+        (
+            figures.map is not None,
+            f"Embeddings of ECGs by class, in the plane of their two principal components; at most {POINTS:,}.",
+            lambda axes: None if figures.map is None else draw_map(axes, figures.map),
         ),
         (bool(figures.history), "Training: loss by epoch.", lambda axes: _losses(axes, figures.history)),
     ]
