@@ -62,7 +62,7 @@ def test_run_leaves_everything_it_promises(study: Path, capsys) -> None:
     for table in {*pipeline.SOURCE_TABLES, schema.PAIRS} - {schema.SUPPLIED_ENTITIES}:
         assert pq.read_schema(table.at(study)).equals(table.columns)
     assert {p.name for p in (study / "model").iterdir()} == {
-        "config.json", "model.safetensors", "tokenizer", "probes.safetensors", "manifest.json",
+        "config.json", "model.safetensors", "tokenizer", "probes.safetensors", "manifest.json", "README.md",
     }  # fmt: skip
     assert not (study / "model.training").exists()
     metrics = json.loads((study / "report" / "metrics.json").read_text())
@@ -70,7 +70,11 @@ def test_run_leaves_everything_it_promises(study: Path, capsys) -> None:
     for series in ("model", "random_init"):
         assert {"retrieval", "zeroshot", "probe"} <= set(metrics[series])
         assert set(metrics[series]["probe"]["fractions"]) == {"0.01", "0.1", "1"}
+    assert pq.read_schema(study / "report" / "scores.parquet").equals(schema.SCORES.columns)
+    assert {row["attribute"] for row in metrics["subgroups"]} >= {"sex", "age"}
+    assert "Not evaluated yet" in (study / "model" / "README.md").read_text()
     page = (study / "report" / "report.html").read_text()
+    assert "<h2>Groups</h2>" in page and "Reliability" in page and "Embeddings of ECGs" in page
     assert "simulated" in page and "not a medical device" in page.lower() and "<svg" in page
     assert metrics["tokens"]["entity"]["mean"] > 0 and "<h2>Texts</h2>" in page and ">354<" in page
     assert "http://" not in page.replace("http://www.w3.org", "")
@@ -348,6 +352,43 @@ def test_what_may_hold_a_password_is_not_repeated(tmp_path: Path, source: str) -
     assert "geheim" not in str(caught.value)
 
 
+def test_a_card_with_figures_does_not_make_a_model_unfinished(
+    study: Path, recipe: Path, tmp_path: Path, capsys
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(study / "model", model)
+    run("card", str(model), "--report", str(study / "report"))
+    assert "| zero-shot-classification |" in (model / "README.md").read_text()
+    capsys.readouterr()
+    run("align", str(study), "--recipe", str(recipe), "--out", str(model))
+    assert "align: unchanged, nothing to do" in capsys.readouterr().out
+
+
+def told_by_scores(report: Path) -> dict[str, float]:
+    """The values of an evaluation, worked out from its scores."""
+    from einthoven.evaluation.comparison import Evaluated, parts
+    from einthoven.evaluation.scores import read_scores
+
+    found = parts(Evaluated("", report, {}, read_scores(report)["model"]))
+    return {
+        f"{place}/{name}": float(values[0])
+        for place, part in found.items()
+        for name, values in part.statistics(np.ones((1, len(part.subjects)), np.float32)).items()
+    }
+
+
+def test_the_scores_of_an_evaluation_tell_its_values(study: Path) -> None:
+    metrics = json.loads((study / "report" / "metrics.json").read_text())["model"]
+    told = told_by_scores(study / "report")
+    for direction, galleries in metrics["retrieval"].items():
+        for gallery, found in galleries.items():
+            for name in ("recall@1", "recall@10", "median_rank"):
+                assert told[f"retrieval/{direction}/{gallery}/{name}"] == pytest.approx(found[name]["value"])
+    assert told["zeroshot/macro"] == pytest.approx(metrics["zeroshot"]["macro"]["value"])
+    for fraction, found in metrics["probe"]["fractions"].items():
+        assert told[f"probe/{fraction}/macro"] == pytest.approx(found["macro"]["value"], abs=1e-6)
+
+
 @pytest.mark.parametrize("modalities", [["ecg", "codes"], ["ecg", "codes", "text"]], ids="-".join)
 def test_models_with_codes_train_and_are_measured(
     study: Path, recipe: Path, tmp_path: Path, modalities, capsys
@@ -360,6 +401,9 @@ def test_models_with_codes_train_and_are_measured(
     metrics = json.loads((tmp_path / "report" / "metrics.json").read_text())
     assert "random_init" not in metrics
     assert {"retrieval_codes", "zeroshot_codes", "probe"} <= set(metrics["model"])
+    told, by_codes = told_by_scores(tmp_path / "report"), metrics["model"]["retrieval_codes"]["text_to_ecg"]["distinct"]
+    assert told["retrieval_codes/text_to_ecg/distinct/recall@10"] == pytest.approx(by_codes["recall@10"]["value"])
+    assert told["zeroshot_codes/macro"] == pytest.approx(metrics["model"]["zeroshot_codes"]["macro"]["value"])
     assert ("retrieval" in metrics["model"]) == ("text" in modalities)
     assert "Zero-shot by code" in (tmp_path / "report" / "report.html").read_text()
     model = einthoven.load(tmp_path / "model")

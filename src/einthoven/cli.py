@@ -225,6 +225,14 @@ def compare(
 
 
 @app.command()
+def card(
+    model: ModelPath, report: Annotated[Path, typer.Option("--report", help="the directory of an evaluation of it")]
+) -> None:
+    """Put the figures of an evaluation into the model's card, README.md of its directory."""
+    console.print(f"card: {pipeline.card(model, report)}")
+
+
+@app.command()
 def run(
     recipe: Annotated[Path, typer.Argument(help="a TOML recipe")],
     study: Annotated[Path, typer.Option("--study", help="the study directory to write")],

@@ -278,11 +278,15 @@ def align(recipe: Recipe, study: Path, out: Path, progress: Progress = silent) -
     signature = json.dumps([config, {name: fingerprint(path) for name, path in inputs.items()}], sort_keys=True)
 
     def work() -> dict[str, Any]:
+        from einthoven.model_card import write_card
         from einthoven.training.align import train_on_study
 
-        return train_on_study(recipe, study, out, workshop, signature, progress)
+        counts = train_on_study(recipe, study, out, workshop, signature, progress)
+        if counts:  # else not the first of several processes
+            write_card(out, config, counts)
+        return counts
 
-    outputs = {name: out / name for name in MODEL_FILES}
+    outputs = {name: out / name for name in MODEL_FILES}  # the card is none: `card` writes it anew
     stage: dict[str, Any] = {"config": config, "inputs": inputs, "outputs": outputs}
     if int(os.environ.get("RANK", "0")):  # of several processes the first keeps lock and manifest, the others train
         done = completed(out / "manifest.json", **stage)
@@ -420,3 +424,14 @@ def compare(reports: list[Path], out: Path, command: str, separate: bool = False
     with lock(out):
         write_comparison(out, comparison)
     return comparison
+
+
+def card(model_directory: Path, report: Path) -> Path:
+    """A model and an evaluation of it -> the model's card, with figures. Returns its path."""
+    from einthoven.model_card import update_card
+
+    metrics = read_manifest(report / "metrics.json")
+    if metrics is None:
+        raise EinthovenError(f"{report} holds no metrics.json; `einthoven evaluate … --out {report}` makes one.")
+    with lock(model_directory):
+        return update_card(model_directory, metrics)
