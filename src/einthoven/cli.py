@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from einthoven import finetuning, pipeline
+from einthoven.cli_compare import compare
 from einthoven.config import Recipe, load_recipe
 from einthoven.errors import EinthovenError
 from einthoven.study import data_kind
@@ -255,7 +256,7 @@ def search(
 def evaluate(
     model: Annotated[Path, typer.Argument(help="a model directory, or an .npz of any model's embeddings")],
     study: StudyPath,
-    out: Annotated[Path, typer.Option("--out", help="directory for metrics.json and report.html")],
+    out: Annotated[Path, typer.Option("--out", help="directory for metrics.json, report.html, scores")],
     split: Annotated[str, typer.Option(help="train, validation or test")] = "test",
     recipe: RecipePath = None,
     settings: Settings = None,
@@ -272,6 +273,9 @@ def run_evaluation(model: Path, study: Path, split: str, out: Path, recipe: Reci
         outcome = pipeline.evaluate(model, study, split, out, recipe.evaluation, command, progress)
     say("evaluate", outcome)
     print_report(out)
+
+
+app.command()(compare)
 
 
 @app.command()

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from einthoven.errors import EinthovenError
-from einthoven.evaluation.intervals import Floats, Integers, bootstrap, macro_auroc
+from einthoven.evaluation.discrimination import discrimination
+from einthoven.evaluation.intervals import Floats, Integers, bootstrap
 from einthoven.evaluation.targets import CLASSES
 
 
@@ -34,7 +35,7 @@ def finetuned_metrics(
 ) -> dict[str, Any]:
     """The metrics of each fraction: values [n, labels], NaN where unknown; subjects [n].
 
-    Returns {"0.01": {…, "subsets": [{"macro": float, …facts}]}, …} with the keys of `macro_auroc` or of
+    Returns {"0.01": {…, "subsets": [{"macro": float, …facts}]}, …} with the keys of `discrimination` or of
     `regression_metrics`. As for the linear probes, the mean over subsets is taken inside each resample: its interval is
     of the patients measured; what the draw of the subset does, the subsets' own values show.
     """
@@ -63,7 +64,7 @@ def measured(
     if task != CLASSES:
         return regression_metrics(values, predictions, labels, subjects, resamples, seed)
     known = ~np.isnan(values)
-    return macro_auroc(values == 1, predictions, labels, subjects, resamples, seed, known)
+    return discrimination(values == 1, predictions, labels, subjects, resamples, seed, known)
 
 
 def regression_metrics(
