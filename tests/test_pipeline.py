@@ -64,7 +64,7 @@ def test_run_leaves_everything_it_promises(study: Path, capsys) -> None:
     for table in {*pipeline.SOURCE_TABLES, schema.PAIRS} - {schema.SUPPLIED_ENTITIES}:
         assert pq.read_schema(table.at(study)).equals(table.columns)
     assert {p.name for p in (study / "model").iterdir()} == {
-        "config.json", "model.safetensors", "tokenizer", "probes.safetensors", "manifest.json",
+        "config.json", "model.safetensors", "tokenizer", "probes.safetensors", "manifest.json", "README.md",
         "outliers.safetensors", "calibration.json",
     }  # fmt: skip
     assert not (study / "model.training").exists()
@@ -73,7 +73,11 @@ def test_run_leaves_everything_it_promises(study: Path, capsys) -> None:
     for series in ("model", "random_init"):
         assert {"retrieval", "zeroshot", "probe"} <= set(metrics[series])
         assert set(metrics[series]["probe"]["fractions"]) == {"0.01", "0.1", "1"}
+    assert pq.read_schema(study / "report" / "scores.parquet").equals(schema.SCORES.columns)
+    assert {row["attribute"] for row in metrics["subgroups"]} >= {"sex", "age"}
+    assert "Not evaluated yet" in (study / "model" / "README.md").read_text()
     page = (study / "report" / "report.html").read_text()
+    assert "<h2>Groups</h2>" in page and "Reliability" in page and "Embeddings of ECGs" in page
     assert "simulated" in page and "not a medical device" in page.lower() and "<svg" in page
     assert metrics["tokens"]["entity"]["mean"] > 0 and "<h2>Texts</h2>" in page and ">354<" in page
     assert "http://" not in page.replace("http://www.w3.org", "")
@@ -189,11 +193,15 @@ def test_a_file_of_our_own_embeddings_is_measured_as_the_model_is(study: Path, r
     assert found["counts"].pop("probes_fitted_on") == found["counts"]["with_class"]
     for part in ("counts", "split", "concatenation", "data_kind"):
         assert found[part] == ours[part]
-    assert set(found["model"]) == set(ours["model"])
+    assert {*found["model"], "outliers"} == set(ours["model"])
     for part, rounding in {"retrieval": 1e-6, "zeroshot": 1e-6, "precision": 1e-6, "probe": 5e-3}.items():
         pairs = zip(numbers(found["model"][part]), numbers(ours["model"][part]), strict=True)
         # the same vectors up to float32, since they were embedded in other batches
         assert all(one == pytest.approx(other, abs=rounding, nan_ok=True) for one, other in pairs), part
+    run("compare", str(report / "model"), str(report / "file"), "--out", str(tmp_path / "compare"))
+    measures = json.loads((tmp_path / "compare" / "compare.json").read_text())["measures"]
+    retrieved = [row for row in measures if row["task"].startswith("Retrieval") and "recall" in row["measure"]]
+    assert len(retrieved) == 12 and all(row["differences"][1]["value"] == pytest.approx(0) for row in retrieved)
 
 
 def numbers(tree: object) -> list[float]:
@@ -386,6 +394,43 @@ def test_what_may_hold_a_password_is_not_repeated(tmp_path: Path, source: str) -
     assert "geheim" not in str(caught.value)
 
 
+def test_an_evaluation_writes_the_card_of_its_model(study: Path, recipe: Path, tmp_path: Path, capsys) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(study / "model", model)
+    shutil.copy(study / "report" / "model_card.md", model / "README.md")
+    assert "| zero-shot-classification |" in (model / "README.md").read_text()
+    capsys.readouterr()
+    run("align", str(study), "--recipe", str(recipe), "--out", str(model))
+    assert "align: unchanged, nothing to do" in capsys.readouterr().out  # a card is not what makes a model another
+
+
+def told_by_scores(report: Path) -> dict[str, float]:
+    """The values of an evaluation, worked out from its scores."""
+    from einthoven.evaluation.comparison import Evaluated, parts
+    from einthoven.evaluation.scores import read_scores
+
+    found = parts(Evaluated("", report, {}, read_scores(report)["model"]))
+    return {
+        f"{place}/{name}": float(values[0])
+        for place, part in found.items()
+        for name, values in part.statistics(np.ones((1, len(part.subjects)), np.float32)).items()
+    }
+
+
+def test_the_scores_of_an_evaluation_tell_its_values(study: Path) -> None:
+    metrics = json.loads((study / "report" / "metrics.json").read_text())["model"]
+    told = told_by_scores(study / "report")
+    for direction, galleries in metrics["retrieval"].items():
+        for gallery, found in galleries.items():
+            for name in ("recall@1", "recall@10", "median_rank", "map") if gallery != "findings" else ():
+                told_here = told[f"retrieval/{direction}/{gallery}/{name}"]
+                assert told_here == pytest.approx(found[name]["value"], abs=1e-6)
+    assert told["zeroshot/auroc macro"] == pytest.approx(metrics["zeroshot"]["macro"]["value"])
+    assert told["zeroshot/auprc macro"] == pytest.approx(metrics["zeroshot"]["auprc"]["macro"]["value"])
+    for fraction, found in metrics["probe"]["fractions"].items():
+        assert told[f"probe/{fraction}/auroc macro"] == pytest.approx(found["macro"]["value"], abs=1e-6)
+
+
 @pytest.mark.parametrize("modalities", [["ecg", "codes"], ["ecg", "codes", "text"]], ids="-".join)
 def test_models_with_codes_train_and_are_measured(
     study: Path, recipe: Path, tmp_path: Path, modalities, capsys
@@ -399,6 +444,11 @@ def test_models_with_codes_train_and_are_measured(
     assert "random_init" not in metrics
     assert {"retrieval_codes", "zeroshot_codes", "precision_codes", "probe"} <= set(metrics["model"])
     assert "SCP//SR" in metrics["model"]["precision_codes"]["findings"]
+    told, by_codes = told_by_scores(tmp_path / "report"), metrics["model"]["retrieval_codes"]["text_to_ecg"]["distinct"]
+    for name in ("recall@10", "map"):
+        place = f"retrieval_codes/text_to_ecg/distinct/{name}"
+        assert told[place] == pytest.approx(by_codes[name]["value"], abs=1e-6)
+    assert told["zeroshot_codes/auroc macro"] == pytest.approx(metrics["model"]["zeroshot_codes"]["macro"]["value"])
     assert ("retrieval" in metrics["model"]) == ("text" in modalities)
     assert "Zero-shot by code" in (tmp_path / "report" / "report.html").read_text()
     model = einthoven.load(tmp_path / "model")
@@ -449,8 +499,9 @@ def test_a_baseline_that_sees_ecgs_alone_is_a_model_like_any_other(study: Path, 
     run("align", str(study), "--recipe", str(recipe), "--out", str(model), *chosen)
     assert {p.name for p in model.iterdir()} == {
         "config.json", "model.safetensors", "probes.safetensors", "outliers.safetensors",
-        "manifest.json", "calibration.json",
+        "manifest.json", "calibration.json", "README.md",
     }  # fmt: skip
+    assert "An encoder of ECGs, trained by itself" in (model / "README.md").read_text()
     counts = read_manifest(model / "manifest.json")["counts"]  # type: ignore[index]
     recordings = pq.read_table(schema.RECORDINGS.at(study)).to_pylist()
     assert counts["pairs"] == sum(r["split"] == "train" and r["row"] is not None for r in recordings)
@@ -459,7 +510,7 @@ def test_a_baseline_that_sees_ecgs_alone_is_a_model_like_any_other(study: Path, 
     run("evaluate", str(model), str(study), "--split", "test", "--out", str(report), "--recipe", str(recipe))
     metrics = json.loads((report / "metrics.json").read_text())
     for series in ("model", "random_init"):
-        assert set(metrics[series]) == {"probe"}
+        assert set(metrics[series]) - {"outliers"} == {"probe", "calibration"}
     page = (report / "report.html").read_text()
     assert "Linear probe" in page and "<svg" in page and "concatenation." not in page.split("<h2>Texts</h2>")[1][:600]
     with pytest.raises(EinthovenError, match="this model has no text encoder") as caught:

@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from einthoven import benchmarking, cli_search, finetuning, labelling, pipeline
+from einthoven.cli_compare import compare
 from einthoven.config import Recipe, load_recipe
 from einthoven.errors import EinthovenError
 from einthoven.serve.command import serve
@@ -245,7 +246,7 @@ def embed(
 def evaluate(
     model: Annotated[Path, typer.Argument(help="a model directory, or an .npz of any model's embeddings")],
     study: StudyPath,
-    out: Annotated[Path, typer.Option("--out", help="directory for metrics.json and report.html")],
+    out: Annotated[Path, typer.Option("--out", help="directory for metrics.json, report.html, scores")],
     split: Annotated[str, typer.Option(help="train, validation or test")] = "test",
     recipe: RecipePath = None,
     settings: Settings = None,
@@ -267,6 +268,7 @@ def run_evaluation(model: Path, study: Path, split: str, out: Path, recipe: Reci
 app.command()(benchmarking.benchmark)
 app.command()(labelling.labels)
 app.command()(labelling.probe)
+app.command()(compare)
 
 
 @app.command()

@@ -314,9 +314,13 @@ def align(recipe: Recipe, study: Path, out: Path, progress: Progress = silent) -
         inputs["text"] = Path(recipe.text.pretrained)
 
     def work(workshop: Path, signature: str) -> dict[str, Any]:
+        from einthoven.model_card import FILE, write_card
         from einthoven.training.align import train_on_study
 
-        return train_on_study(recipe, study, out, workshop, signature, progress)
+        counts = train_on_study(recipe, study, out, workshop, signature, progress)
+        if counts:  # else not the first of several processes
+            write_card(out / FILE, config, counts)  # no output of the stage: whoever publishes a model may add to it
+        return counts
 
     follows = os.environ.get("RANK", "0") != "0"
     outcome = train_stage(out, TRAINED_FILES, config, inputs, work, follows)
@@ -454,7 +458,7 @@ def evaluate(
     command: str,
     progress: Progress = silent,
 ) -> Outcome:
-    """A model directory or an .npz of embeddings, and labels -> `metrics.json` and `report.html`."""
+    """A model directory or an .npz of embeddings, and labels -> metrics, report, scores of recordings, a model card."""
     check_split(split)
     refuse_stale_pairs(study)
     from_file = model.suffix == ".npz" and not model.is_dir()
@@ -464,7 +468,7 @@ def evaluate(
         inputs = {"embeddings": model}
     else:
         embed(model, study, progress)
-        inputs = {name: model / name for name in TRAINED_FILES if (model / name).exists()}
+        inputs = {name: model / name for name in MODEL_FILES if (model / name).exists()}
 
     def work() -> dict[str, Any]:
         if from_file:
@@ -480,7 +484,7 @@ def evaluate(
             out / "manifest.json",
             config={**to_dict(config), "split": split},
             inputs={**inputs, "pairs": schema.PAIRS.at(study), "ingest": stage_manifest(study, "ingest")},
-            outputs={name: out / name for name in ("metrics.json", "report.html")},
+            outputs={name: out / name for name in ("metrics.json", "report.html", schema.SCORES.path)},
             work=work,
         )
 

@@ -229,6 +229,25 @@ INDEX = Table(
 )
 """What a search index holds of each recording that has a signal, whatever keeps it: search/index.py."""
 
+SCORES = Table(
+    "scores.parquet",
+    pa.schema(
+        [
+            pa.field("series", pa.string(), nullable=False),  # "model" or "random_init", the untrained control
+            pa.field("recording_id", pa.string(), nullable=False),
+            pa.field("subject", pa.int64(), nullable=False),  # equal numbers: one patient; it says nothing else
+            pa.field("text", pa.int64()),  # equal numbers: equal texts; null: no text
+            pa.field("record", pa.int64()),  # equal numbers: equal sets of codes; null: none that the model knows
+            pa.field("labels", pa.map_(pa.string(), pa.bool_())),  # by class; null: no class is known
+            pa.field("ranks", pa.map_(pa.string(), pa.int64())),  # from 1, by the place of the measure in metrics.json
+            pa.field("precisions", pa.map_(pa.string(), pa.float32())),  # average precision, by the same places
+            pa.field("scores", pa.map_(pa.string(), pa.float32())),  # by place and class, "probe/0.1/3/MI"
+        ]
+    ),
+)
+"""What an evaluation measured of each recording, beside its `metrics.json`: one row per series and recording, by id. It
+is no table of a study, so not among TABLES."""
+
 TABLES: Final = {
     t.path: t for t in (RECORDINGS, EVENTS, CODES, NOTES, SUPPLIED_ENTITIES, EXCLUDED, ENTITIES, PAIRS, EMBEDDINGS)
 }

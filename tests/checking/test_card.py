@@ -11,8 +11,8 @@ from tests.checking.conftest import rows_of, settle, write_rows
 
 from einthoven import cli, pipeline, schema
 from einthoven.checking.card import TOP_CODES
-from einthoven.checking.cells import HIDDEN, SMALL, SMALL_CELL
 from einthoven.config import Pairing, Recipe
+from einthoven.disclosure import HIDDEN, SMALL, SMALL_CELL
 from einthoven.errors import EinthovenError
 from einthoven.study import read_manifest, stage_manifest, write_json
 

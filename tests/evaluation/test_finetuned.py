@@ -6,8 +6,9 @@ from scipy.stats import pearsonr
 from sklearn.metrics import mean_absolute_error, r2_score, roc_auc_score, root_mean_squared_error
 
 from einthoven.errors import EinthovenError
+from einthoven.evaluation.discrimination import discrimination
 from einthoven.evaluation.finetuned import Run, finetuned_metrics, macro_difference, regression_metrics
-from einthoven.evaluation.intervals import macro_auroc, weights
+from einthoven.evaluation.intervals import weights
 
 NAMES = ("age", "ef")
 
@@ -71,12 +72,12 @@ def test_unknown_classes_are_left_out_and_known_ones_are_as_ever() -> None:
     random = np.random.default_rng(1)
     labels, scores, subjects = random.random((80, 2)) < 0.4, random.normal(size=(80, 2)), np.arange(80) // 2
     known = random.random((80, 2)) < 0.7
-    part = macro_auroc(labels, scores, NAMES, subjects, 20, 0, known)
+    part = discrimination(labels, scores, NAMES, subjects, 20, 0, known)
     for c, name in enumerate(NAMES):
         expected = roc_auc_score(labels[known[:, c], c], scores[known[:, c], c])
         assert part["classes"][name]["value"] == pytest.approx(expected)
-    everything = macro_auroc(labels, scores, NAMES, subjects, 20, 0, np.ones_like(known))
-    assert everything == macro_auroc(labels, scores, NAMES, subjects, 20, 0)
+    everything = discrimination(labels, scores, NAMES, subjects, 20, 0, np.ones_like(known))
+    assert everything == discrimination(labels, scores, NAMES, subjects, 20, 0)
 
 
 @pytest.mark.parametrize("task", ["classes", "regression"])

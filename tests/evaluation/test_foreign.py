@@ -85,7 +85,7 @@ def test_all_that_the_arrays_allow_is_measured_by_the_functions_that_measure_our
     metrics = evaluated(saved(tmp_path), study)
     assert metrics["data_kind"] == "simulated" and "random_init" not in metrics
     assert metrics["counts"]["recordings"] == 60 and metrics["counts"]["probes_fitted_on"] == 60
-    assert set(metrics["model"]) == {"retrieval", "zeroshot", "precision", "probe"}
+    assert set(metrics["model"]) == {"retrieval", "zeroshot", "precision", "probe", "calibration"}
     given, half = arrays(), N // 2
     labels, subjects = np.stack([np.arange(N) % 2 == 0, np.arange(N) % 2 == 1], axis=1), np.arange(N) // 2
     # the split is by recording_id, in the order of letters
@@ -108,7 +108,7 @@ def test_all_that_the_arrays_allow_is_measured_by_the_functions_that_measure_our
     )
     assert metrics["model"]["probe"] == probe
     page = (tmp_path / "out" / "report.html").read_text()
-    assert "One finding as text" in page and page.count("<svg") == 3
+    assert "One finding as text" in page and page.count("<svg") == 6
 
 
 def test_the_lines_that_the_documentation_shows_write_a_file(study, tmp_path, monkeypatch):
@@ -121,12 +121,12 @@ def test_the_lines_that_the_documentation_shows_write_a_file(study, tmp_path, mo
     model["text"] = lambda texts: random.normal(size=(len(texts), 4))
     exec(lines.replace("STUDY", str(study)), {"np": np, "pq": pq, "PROMPTS": prompts, **model})
     metrics = evaluated(tmp_path / "FEATURES.npz", study)
-    assert set(metrics["model"]) == {"retrieval", "zeroshot", "precision", "probe"}
+    assert set(metrics["model"]) == {"retrieval", "zeroshot", "precision", "probe", "calibration"}
 
 
 def test_features_alone_are_probed(study, tmp_path):
     lone = dict.fromkeys(("ecg", "text", "text_recording_id", "prompt_NORM", "prompt_MI"))
-    assert set(evaluated(saved(tmp_path, **lone), study)["model"]) == {"probe"}
+    assert set(evaluated(saved(tmp_path, **lone), study)["model"]) == {"probe", "calibration"}
 
 
 def test_without_the_train_split_nothing_is_probed(study, tmp_path):

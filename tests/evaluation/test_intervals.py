@@ -1,14 +1,15 @@
 import numpy as np
 import pytest
+from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
 from einthoven.errors import EinthovenError
+from einthoven.evaluation.discrimination import weighted_auroc
 from einthoven.evaluation.intervals import (
     bootstrap,
-    interval,
-    macro_auroc,
+    difference_p,
+    differences,
     mean_interval,
-    weighted_auroc,
     weighted_mean,
     weighted_median,
     weights,
@@ -30,23 +31,6 @@ def test_chunked_draws_equal_draws_at_once(monkeypatch):
     whole = weights(subjects, 40, seed=0)
     monkeypatch.setattr("einthoven.evaluation.intervals.CELLS", 130)
     assert (weights(subjects, 40, seed=0) == whole).all()
-
-
-@pytest.mark.parametrize("cells", [1, 1 << 22])
-def test_auroc_is_scikit_learns_with_ties_and_weights(monkeypatch, cells):
-    monkeypatch.setattr("einthoven.evaluation.intervals.CELLS", cells)
-    random = np.random.default_rng(0)
-    labels, scores = random.random(80) < 0.3, random.integers(0, 12, 80).astype(float)
-    w = weights(random.integers(0, 50, 80), 20, seed=0)
-    expected = [roc_auc_score(labels, scores, sample_weight=row) for row in w]
-    np.testing.assert_allclose(weighted_auroc(labels, scores, w), expected, rtol=1e-12)
-
-
-def test_auroc_without_a_class_is_nan_ignored_and_counted():
-    labels, scores, w = np.array([True, False]), np.array([1.0, 0.0]), np.array([[1, 1], [2, 0], [0, 2.0]])
-    found = weighted_auroc(labels, scores, w)
-    np.testing.assert_array_equal(found, [1, np.nan, np.nan])
-    assert interval(1.0, found) == {"value": 1, "low": 1, "high": 1, "undefined": 2}
 
 
 def test_interval_of_a_mean_covers_as_the_normal_approximation_does():
@@ -87,19 +71,49 @@ def test_nothing_to_evaluate_is_an_error():
         weights(np.array([], int), 10, 0)
 
 
-def test_macro_auroc_leaves_one_sided_classes_out_and_averages_runs_inside_resamples():
+def two_models(n: int = 120):
+    random = np.random.default_rng(3)
+    labels, subjects = random.random((n, 2)) < 0.4, random.integers(0, n // 2, n)
+    return labels, subjects, random.normal(size=(n, 2)) + labels, random.normal(size=(n, 2)) + 2 * labels
+
+
+def test_paired_differences_are_those_of_a_loop_that_repeats_recordings():
+    labels, subjects, one, other = two_models()
+    w = weights(subjects, 80, seed=5)
+    samples = []
+    for row in w.astype(int):
+        drawn = np.repeat(np.arange(len(row)), row)
+        samples.append(
+            roc_auc_score(labels[drawn, 0], other[drawn, 0]) - roc_auc_score(labels[drawn, 0], one[drawn, 0])
+        )
+
+    def auroc(scores):
+        return lambda w: {"auroc": weighted_auroc(labels[:, 0], scores[:, 0], w), "only here": w.sum(axis=1)}
+
+    found = differences(subjects, auroc(one), lambda w: {"auroc": auroc(other)(w)["auroc"]}, 80, seed=5)
+    assert set(found) == {"auroc"}
+    plain = roc_auc_score(labels[:, 0], other[:, 0]) - roc_auc_score(labels[:, 0], one[:, 0])
+    low, high = np.percentile(samples, [2.5, 97.5])
+    p = min(1, 2 * (1 + min(sum(d <= 0 for d in samples), sum(d >= 0 for d in samples))) / 81)
+    assert found["auroc"] == pytest.approx({"value": plain, "low": low, "high": high, "p": p})
+
+
+def test_a_paired_difference_is_that_of_the_normal_approximation():
     random = np.random.default_rng(0)
-    labels = np.stack([random.random(60) < 0.5, np.zeros(60, bool), random.random(60) < 0.4, np.ones(60, bool)], 1)
-    runs, subjects = random.normal(size=(3, 60, 4)), np.arange(60)
-    found = macro_auroc(labels, runs, ("A", "B", "C", "D"), subjects, 50, 0)
-    assert found["left_out"] == ["B", "D"] and set(found["classes"]) == {"A", "C"}
-    single = [[roc_auc_score(labels[:, c], run[:, c]) for run in runs] for c in (0, 2)]
-    assert found["macro"]["value"] == pytest.approx(np.mean(single))
-    w = weights(subjects, 50, 0)
-    samples = [[roc_auc_score(labels[:, c], r[:, c], sample_weight=x) for c in (0, 2) for r in runs] for x in w]
-    assert found["macro"]["low"] == pytest.approx(np.percentile(np.mean(samples, axis=1), 2.5))
+    one = 10 * random.normal(size=400)  # patients differ much more than models do
+    other = one + 0.08 + random.normal(size=400)
+    subjects, gap = np.arange(400), other - one
+    found = differences(
+        subjects, lambda w: {"m": weighted_mean(one, w)}, lambda w: {"m": weighted_mean(other, w)}, 4000, seed=0
+    )["m"]
+    error = gap.std() / 20
+    assert found["low"] == pytest.approx(gap.mean() - 1.96 * error, abs=0.01)
+    assert found["high"] == pytest.approx(gap.mean() + 1.96 * error, abs=0.01)
+    assert found["p"] == pytest.approx(2 * norm.sf(abs(gap.mean()) / error), abs=0.03)
 
 
-def test_macro_auroc_without_a_two_sided_class_is_an_error():
-    with pytest.raises(EinthovenError, match="No class"):
-        macro_auroc(np.ones((4, 1), bool), np.zeros((4, 1)), ("A",), np.arange(4), 10, 0)
+def test_p_counts_both_tails_and_is_never_zero():
+    assert difference_p(np.arange(1.0, 100)) == pytest.approx(2 / 100)
+    assert difference_p(-np.arange(1.0, 100)) == pytest.approx(2 / 100)
+    assert difference_p(np.array([-1.0, 1, 1, 1, np.nan])) == pytest.approx(2 * 2 / 5)
+    assert difference_p(np.zeros(99)) == 1  # the same model twice

@@ -6,7 +6,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from einthoven.errors import EinthovenError
 from einthoven.evaluation.intervals import weights
-from einthoven.evaluation.per_class import by_class, weighted_auprc
+from einthoven.evaluation.per_class import by_class
 
 
 def example(n: int = 90) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -14,24 +14,6 @@ def example(n: int = 90) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     labels = random.random((n, 3)) < [0.3, 0.05, 0.5]
     scores = np.round(labels + random.normal(0, 1, (n, 3)), 1)  # with ties
     return labels, scores, np.arange(n) // 2
-
-
-def test_average_precision_is_scikit_learns_under_every_weighting() -> None:
-    labels, scores, subjects = example()
-    w = weights(subjects, 25, 1)
-    for c in range(3):
-        expected = [
-            average_precision_score(labels[:, c], scores[:, c], sample_weight=row) if row @ labels[:, c] else np.nan
-            for row in w
-        ]
-        np.testing.assert_allclose(weighted_auprc(labels[:, c], scores[:, c], w), expected, atol=1e-9)
-
-
-def test_average_precision_in_closed_form() -> None:
-    one = np.ones((1, 4))
-    assert weighted_auprc(np.array([1, 0, 1, 0], bool), np.array([4, 3, 2, 1]), one)[0] == (1 + 2 / 3) / 2
-    assert weighted_auprc(np.array([1, 0, 0, 0], bool), np.zeros(4), one)[0] == 0.25  # chance: the share of positives
-    assert np.isnan(weighted_auprc(np.zeros(4, bool), np.arange(4), one)[0])
 
 
 def test_rare_classes_are_marked_and_left_out_of_the_second_mean() -> None:
@@ -54,8 +36,10 @@ def test_rare_classes_are_marked_and_left_out_of_the_second_mean() -> None:
 def test_one_sided_classes_are_named_and_nothing_to_measure_is_an_error() -> None:
     labels, scores, subjects = example()
     labels[:, 2] = True
-    found = by_class(labels, scores, ("A", "B", "C"), subjects, resamples=2, least=100)
-    assert found["left_out"] == ["C"] and found["macro_frequent"] is None
+    found = by_class(labels, scores, ("A", "B", "C"), subjects, resamples=2)
+    assert found["left_out"] == ["C"] and found["frequent"] == 1
+    few = by_class(labels[:, 1:2], scores[:, 1:2], ("B",), subjects, resamples=2)
+    assert few["macro_frequent"] is None and few["frequent"] == 0
     with pytest.raises(EinthovenError, match="not defined"):
         by_class(np.ones((4, 1), bool), np.ones((4, 1)), ("A",), np.arange(4))
     with pytest.raises(EinthovenError, match="do not fit"):

@@ -7,7 +7,7 @@ from sklearn.metrics import average_precision_score
 from einthoven.errors import EinthovenError
 from einthoven.evaluation import retrieval as module
 from einthoven.evaluation.intervals import weights
-from einthoven.evaluation.retrieval import all_ranked, all_ranks, best_ranks, ranked, retrieval, unit
+from einthoven.evaluation.retrieval import all_ranked, best_ranks, ranked, retrieval, unit
 
 
 def naive_ranks(queries, gallery, query_groups, gallery_groups):
@@ -125,15 +125,14 @@ def test_values_are_plain_means_over_queries():
     groups = random.integers(0, 25, 60)
     text = random.normal(size=(25, 5))[groups]
     ecg = text + random.normal(size=(60, 5))
-    found, ranks = retrieval(ecg, text, groups, np.arange(60) // 2, resamples=30), all_ranks(ecg, text, groups)
-    precise = all_ranked(ecg, text, groups)
+    found, behind = retrieval(ecg, text, groups, np.arange(60) // 2, resamples=30), all_ranked(ecg, text, groups)
     for direction, galleries in found.items():
         for name, values in galleries.items():
-            r = ranks[direction][name]
+            r, precision = behind[direction][name]
             assert len(r) == values["queries"]
             assert values["recall@5"]["value"] == pytest.approx((r <= 5).mean())
             assert values["median_rank"]["value"] == np.median(r)
-            assert values["map"]["value"] == pytest.approx(precise[direction][name].precision.mean())
+            assert values["map"]["value"] == pytest.approx(precision.mean())
             assert values["recall@5"]["low"] <= values["recall@5"]["value"] <= values["recall@5"]["high"]
 
 
@@ -172,4 +171,4 @@ def test_what_has_the_same_findings_is_relevant_however_it_is_worded():
 
 def test_unequal_lengths_are_an_error():
     with pytest.raises(EinthovenError, match="one each per recording"):
-        all_ranks(np.eye(3), np.eye(2), np.arange(3))
+        all_ranked(np.eye(3), np.eye(2), np.arange(3))

@@ -8,12 +8,12 @@ from pathlib import PureWindowsPath
 from typing import Any, Final
 
 from einthoven import schema
-from einthoven.checking.cells import HIDDEN, SMALL, SMALL_CELL, Cell, hide, part_of, share, with_sum
 from einthoven.checking.findings import Verdict
 from einthoven.checking.histograms import histograms
 from einthoven.checking.rules import quoted
 from einthoven.checking.tables import ERROR, NOTE, WARNING, Tables
 from einthoven.checking.windows import pairing
+from einthoven.disclosure import HIDDEN, SMALL, SMALL_CELL, Cell, hide, part_of, share, with_sum
 from einthoven.pairing.splits import split_of
 
 TOP_CODES: Final = 20

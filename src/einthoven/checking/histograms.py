@@ -6,9 +6,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from einthoven.checking.cells import SMALL_CELL, Cell, hide, part_of
 from einthoven.checking.tables import Tables
 from einthoven.checking.windows import pairing
+from einthoven.disclosure import SMALL_CELL, Cell, hide, part_of
 
 CODE_BINS: Final = (0, 1, 2, 3, 5, 10, 20, 50, 100, 200)
 """The lowest number of codes in each bin."""

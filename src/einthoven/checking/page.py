@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from einthoven import schema
 from einthoven.checking.card import ARTICLE_TOKENS
-from einthoven.checking.cells import SMALL_CELL, Cell
+from einthoven.disclosure import SMALL_CELL, Cell
 from einthoven.errors import EinthovenError
 from einthoven.pages import INK, SERIES_COLOURS, figure, render
 from einthoven.study import atomic, write_json

@@ -10,10 +10,11 @@ from einthoven import schema
 from einthoven.config import Evaluation
 from einthoven.embed import embed_rows
 from einthoven.errors import EinthovenError
+from einthoven.evaluation.discrimination import ENOUGH
 from einthoven.evaluation.intervals import Floats, Integers
 from einthoven.evaluation.label_sets import LabelSet, Place, Prompts, recordings_by_file, scp_sets
 from einthoven.evaluation.merl import MERL_PROMPT, merl_sets
-from einthoven.evaluation.per_class import LEAST_POSITIVES, by_class
+from einthoven.evaluation.per_class import by_class
 from einthoven.evaluation.report import finite
 from einthoven.evaluation.zeroshot import prompt_scores
 from einthoven.model import Model
@@ -60,7 +61,7 @@ def benchmark(
         "trained_on": model.card.get("data_kind"),
         "split": split,
         "seed": options.seed,
-        "least_positives": LEAST_POSITIVES,
+        "least_positives": ENOUGH,
         "absent": absent,
         "sets": {},
     }

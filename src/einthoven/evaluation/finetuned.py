@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from einthoven.errors import EinthovenError
-from einthoven.evaluation.intervals import Floats, Integers, bootstrap, macro_auroc, weighted_auroc
+from einthoven.evaluation.discrimination import AUROC, MACRO, class_statistics, discrimination
+from einthoven.evaluation.intervals import Floats, Integers, bootstrap, differences
 from einthoven.evaluation.targets import CLASSES
 
 
@@ -34,7 +35,7 @@ def finetuned_metrics(
 ) -> dict[str, Any]:
     """The metrics of each fraction: values [n, labels], NaN where unknown; subjects [n].
 
-    Returns {"0.01": {…, "subsets": [{"macro": float, …facts}]}, …} with the keys of `macro_auroc` or of
+    Returns {"0.01": {…, "subsets": [{"macro": float, …facts}]}, …} with the keys of `discrimination` or of
     `regression_metrics`. As for the linear probes, the mean over subsets is taken inside each resample: its interval is
     of the patients measured; what the draw of the subset does, the subsets' own values show.
     """
@@ -63,7 +64,7 @@ def measured(
     if task != CLASSES:
         return regression_metrics(values, predictions, labels, subjects, resamples, seed)
     known = ~np.isnan(values)
-    return macro_auroc(values == 1, predictions, labels, subjects, resamples, seed, known)
+    return discrimination(values == 1, predictions, labels, subjects, resamples, seed, known)
 
 
 def macro_difference(
@@ -79,22 +80,12 @@ def macro_difference(
 
     values [n, labels], 0, 1 or NaN where unknown; first [runs, n, labels] and second [runs', n, labels], of which the
     mean over runs is taken inside each resample; subjects [n]. Each resample draws the same patients for both, so what
-    makes a patient hard for both drops out. Labels without a positive or a negative are left out.
+    makes a patient hard for both drops out. Labels without a positive or a negative are left out. "p": `difference_p`.
     """
     known, positive = ~np.isnan(values), values == 1
-    kept = np.flatnonzero(positive.any(axis=0) & (known & ~positive).any(axis=0)).tolist()
-    if not kept:
-        raise EinthovenError("No class has both a positive and a negative recording: AUROC is not defined.")
-
-    def macro(w: Floats, runs: Floats) -> Floats:
-        return np.mean(
-            [weighted_auroc(positive[:, c], run[:, c], w * known[:, c]) for run in runs for c in kept], axis=0
-        )
-
-    def difference(w: Floats) -> dict[str, Floats]:
-        return {"macro": macro(w, first) - macro(w, second)}
-
-    return bootstrap(subjects, difference, resamples, seed)["macro"]
+    names = [str(c) for c in range(values.shape[1])]
+    one, other = (class_statistics(positive, runs, names, known)[0] for runs in (first, second))
+    return differences(subjects, other, one, resamples, seed)[AUROC + MACRO]
 
 
 def regression_metrics(

@@ -34,10 +34,12 @@ from einthoven.config import Evaluation
 from einthoven.embed import matrix, table_of
 from einthoven.errors import EinthovenError
 from einthoven.evaluation import report
+from einthoven.evaluation.figures import ReportFigures
 from einthoven.evaluation.intervals import Floats, Integers
 from einthoven.evaluation.labels import super_classes
-from einthoven.evaluation.measures import Represented, measures, text_ranks
-from einthoven.evaluation.protocol import collect, prompt_embeddings
+from einthoven.evaluation.measures import Represented
+from einthoven.evaluation.protocol import by_group, collect, mapped, prompt_embeddings, with_scores
+from einthoven.evaluation.scores import write_scores
 from einthoven.evaluation.split import Split, counts, read_split
 from einthoven.evaluation.transfer import Probe
 from einthoven.evaluation.zeroshot import PROMPTS
@@ -197,7 +199,7 @@ def evaluate_file(
     command: str,
     progress: Callable[[int, int, str], None],
 ) -> dict[str, Any]:
-    """Write `metrics.json` and `report.html` of a file of embeddings to `out`; return the counts.
+    """Write `metrics.json`, `report.html` and `scores.parquet` of a file of embeddings to `out`; return the counts.
 
     Linear probes are fitted here, on the study's train split, where the file has its labelled recordings.
     """
@@ -206,20 +208,23 @@ def evaluate_file(
     foreign = read_npz(path)
     data = read_split(study, split, foreign.concatenation)
     of = represent_file(foreign, data, study, split, options, progress)
-    figures: dict[str, Any] = {}
-    ranks = text_ranks(of, data)
-    collect(figures, of, ranks, data, "model")
+    found, kept = with_scores(of, data, options)
     metrics: dict[str, Any] = {
         "data_kind": data_kind(study),
         "embeddings": sha256(path),
         "command": command,
         "seed": options.seed,
+        "resamples": options.resamples,
         "split": split,
         "counts": counts(data, study) | {"probes_fitted_on": max((probe.recordings for probe in of.probes), default=0)},
         "concatenation": foreign.concatenation,
-        "model": measures(of, data, options, ranks),
+        "model": found,
+        "subgroups": by_group(kept, study, options),
     }
-    report.write_report(out, metrics, report.ReportFigures(**figures))
+    figures: dict[str, Any] = {"map": mapped(of.features if of.ecg is None else of.ecg, data)}
+    collect(figures, kept, "model")
+    write_scores(out, {"model": kept})
+    report.write_report(out, metrics, ReportFigures(**figures))
     return dict(metrics["counts"])
 
 

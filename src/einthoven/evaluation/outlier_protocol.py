@@ -16,7 +16,8 @@ import pyarrow.compute as pc
 from einthoven.config import Evaluation
 from einthoven.embed import Signals, embed_rows
 from einthoven.errors import EinthovenError
-from einthoven.evaluation.intervals import Floats, Integers, bootstrap, weighted_auroc
+from einthoven.evaluation.discrimination import weighted_auroc
+from einthoven.evaluation.intervals import Floats, Integers, bootstrap
 from einthoven.evaluation.labels import of_class
 from einthoven.evaluation.outlier_page import write_page
 from einthoven.evaluation.outliers import Detector, Outliers, load_outliers

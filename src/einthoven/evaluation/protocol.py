@@ -15,17 +15,31 @@ from einthoven.embed import Rows, embed_rows, matrix, table_of
 from einthoven.encoders.code_records import code_sets, encode_records
 from einthoven.errors import EinthovenError
 from einthoven.evaluation import report
-from einthoven.evaluation.intervals import Floats
+from einthoven.evaluation.calibration import calibrated
+from einthoven.evaluation.figures import Example, Map, ReportFigures, Scored, embedding_map
+from einthoven.evaluation.intervals import Floats, Integers, bootstrap, weighted_mean
 from einthoven.evaluation.leads import measure_subsets
-from einthoven.evaluation.measures import CodeSide, Represented, frequent_findings, measures, text_ranks
-from einthoven.evaluation.retrieval import Ranked
+from einthoven.evaluation.measures import (
+    CodeSide,
+    Represented,
+    code_ranks,
+    frequent_findings,
+    measures,
+    scores_of,
+    text_ranks,
+)
+from einthoven.evaluation.outliers import FILE as OUTLIERS
+from einthoven.evaluation.outliers import Outliers, load_outliers
+from einthoven.evaluation.scores import Scores, write_scores
 from einthoven.evaluation.split import Split, counts, read_split
-from einthoven.evaluation.zeroshot import PROMPTS, prompt_scores
+from einthoven.evaluation.subgroups import attributes, subgroups
+from einthoven.evaluation.zeroshot import PROMPTS
 from einthoven.model import FINE, Model
+from einthoven.model_card import WITH_RESULTS, write_card
 from einthoven.model_directory import load
 from einthoven.pairing.kinds import kinds_of
 from einthoven.search.rows import codes_of, descriptions
-from einthoven.study import data_kind, read_manifest, read_table, stage_manifest
+from einthoven.study import data_kind, read_manifest, read_table, sha256, stage_manifest
 from einthoven.training.probes import FILE, load_probes
 from einthoven.waveforms.store import Store
 from einthoven.waveforms.strips import millivolts
@@ -43,7 +57,7 @@ def evaluate_model(
     command: str,
     progress: Callable[[int, int, str], None],
 ) -> dict[str, Any]:
-    """Write `metrics.json` and `report.html` to `out`; return the counts."""
+    """Write `metrics.json`, `report.html`, `scores.parquet` and the model's card to `out`; return the counts."""
     model = load(directory)
     data = read_split(study, split, model.card.get("concatenation", "report"))
     embedded = read_table(table_of(directory), study)
@@ -60,11 +74,16 @@ def evaluate_model(
         encoded["random_init"] = embed_rows(
             encoders["random_init"], store, data.rows, lambda i, n: progress(i, n, "untrained control")
         )
+    manifest = read_manifest(directory / "manifest.json") or {}
     metrics: dict[str, Any] = {
         "data_kind": data_kind(study),
         "trained_on": model.card.get("data_kind"),
+        "weights": sha256(directory / "model.safetensors"),
+        "recipe": manifest.get("config"),
+        "trained_from": manifest.get("inputs"),
         "command": command,
         "seed": options.seed,
+        "resamples": options.resamples,
         "split": split,
         "counts": counts(data, study),
         "concatenation": None if model.text is None else model.card.get("concatenation", "report"),
@@ -72,7 +91,8 @@ def evaluate_model(
     paired = read_manifest(stage_manifest(study, "pair")) or {"counts": {}}
     if paired["counts"].get("tokens"):
         metrics["tokens"] = paired["counts"]["tokens"]
-    figures: dict[str, Any] = {}
+    figures: dict[str, Any] = {"history": tuple(manifest.get("counts", {}).get("history", ()))}
+    kept: dict[str, Scores] = {}
 
     seen = {name: represent(encoder, encoded[name], data, directory, name) for name, encoder in encoders.items()}
 
@@ -81,16 +101,47 @@ def evaluate_model(
         return measures(of, data, options, text_ranks(of, data))
 
     for series, of in seen.items():
-        ranks = text_ranks(of, data)
-        metrics[series] = measures(of, data, options, ranks)
-        collect(figures, of, ranks, data, series)
+        metrics[series], kept[series] = with_scores(of, data, options)
+        collect(figures, kept[series], series)
     if options.lead_subsets:
         metrics["leads"] = measure_subsets(measured, encoders, store, data.rows, progress)
-    manifest = read_manifest(directory / "manifest.json") or {"counts": {}}
-    figures["history"] = tuple(manifest["counts"].get("history", ()))
+    metrics["subgroups"] = by_group(kept["model"], study, options)
+    if (directory / OUTLIERS).exists():
+        found = load_outliers(directory)
+        figures["outlying"] = found.scores(encoded["model"].features, encoded["model"].vectors)
+        metrics["model"]["outliers"] = flagged(found, figures["outlying"], data.subjects, options)
+    figures["map"] = mapped(encoded["model"].vectors, data)
     figures["examples"] = examples(model, encoded["model"].vectors, data, study, store)
-    report.write_report(out, metrics, report.ReportFigures(**figures))
+    write_scores(out, kept)
+    if manifest:
+        write_card(out / WITH_RESULTS, manifest["config"], manifest["counts"], metrics)
+    report.write_report(out, metrics, ReportFigures(**figures))
     return dict(metrics["counts"])
+
+
+def with_scores(of: Represented, data: Split, options: Evaluation) -> tuple[dict[str, Any], Scores]:
+    """All metrics of one model on one split, and what they rest on."""
+    ranks, by_codes = text_ranks(of, data), code_ranks(of)
+    kept = scores_of(of, data, ranks, by_codes)
+    return measures(of, data, options, ranks, by_codes) | calibrated(kept, options.resamples, options.seed), kept
+
+
+def by_group(kept: Scores, study: Path, options: Evaluation) -> list[dict[str, Any]]:
+    """The results by sex, age, device and site."""
+    groups = attributes(study, kept.recording_ids)
+    return subgroups(kept, groups, resamples=options.resamples, seed=options.seed)
+
+
+def flagged(found: Outliers, scores: Floats, subjects: Integers, options: Evaluation) -> dict[str, Any]:
+    """How many recordings the model's detector calls outliers, scores [n] from its threshold."""
+    above = (scores > 0).astype(np.float64)
+    share = bootstrap(subjects, lambda w: {"flagged": weighted_mean(above, w)}, options.resamples, options.seed)
+    return {"detector": found.chosen, "false_alarm": found.false_alarm, **share}
+
+
+def mapped(vectors: Floats, data: Split) -> Map | None:
+    """The figure's map of embeddings [n, d]; None where there are too few of them for a plane."""
+    return embedding_map(vectors, data.labels, data.classes) if min(vectors.shape) > 2 else None
 
 
 def represent(model: Model, encoded: Rows, data: Split, directory: Path, series: str) -> Represented:
@@ -137,28 +188,22 @@ def prompt_embeddings(model: Model, classes: list[str]) -> dict[str, Floats]:
     return {name: model.encode_text([p for language in PROMPTS[name].values() for p in language]) for name in classes}
 
 
-def collect(
-    figures: dict[str, Any],
-    of: Represented,
-    ranks: dict[str, dict[str, Ranked]] | None,
-    data: Split,
-    series: str,
-) -> None:
-    """The arrays behind the figures; `ranks` are the `text_ranks`."""
-    if of.ecg is None:
-        return
-    if ranks is not None:
+def collect(figures: dict[str, Any], kept: Scores, series: str) -> None:
+    """The arrays behind the figures."""
+    places = [place for place in kept.ranks if place.startswith("retrieval/") and place.endswith("/distinct")]
+    if places:
         name = "ranks" if series == "model" else "control_ranks"
-        figures[name] = {direction: galleries["distinct"].best for direction, galleries in ranks.items()}
-    prompted = [name for name in data.classes if name in of.prompts]
-    if series == "model" and data.labelled.any() and prompted:
-        figures["classes"] = tuple(prompted)
-        figures["labels"] = data.labels[data.labelled][:, [data.classes.index(name) for name in prompted]]
-        prompts = {name: of.prompts[name] for name in prompted}
-        figures["zero_shot_scores"] = prompt_scores(of.ecg[data.labelled], prompts)
+        figures[name] = {place.split("/")[1]: kept.queries(place)[1].best for place in places}
+    if series != "model":
+        return
+    probes = [subsets[0] for subsets in kept.probes().values()]
+    for name, part in [("zero_shot", "zeroshot"), *(("probe", part) for part in probes[-1:])]:
+        if (found := kept.matrix(part)) is not None:
+            classes, _, labels, scores = found
+            figures[name] = Scored(classes, labels, scores)
 
 
-def examples(model: Model, vectors: Floats, data: Split, study: Path, store: Store) -> tuple[report.Example, ...]:
+def examples(model: Model, vectors: Floats, data: Split, study: Path, store: Store) -> tuple[Example, ...]:
     """For a few classes, the ECG nearest to the class's first English prompt, drawn with its findings."""
     if model.text is None:
         return ()
@@ -168,6 +213,6 @@ def examples(model: Model, vectors: Floats, data: Split, study: Path, store: Sto
     signals = millivolts(store.read(data.rows[nearest]))
     named = {name: tuple(meaning.get(code, code) for code in found) for name, found in codes.items()}
     return tuple(
-        report.Example(prompt, data.ids[i], signal, store.sampling_rate, named.get(data.ids[i], ()))
+        Example(prompt, data.ids[i], signal, store.sampling_rate, named.get(data.ids[i], ()))
         for prompt, i, signal in zip(prompts, nearest, signals, strict=True)
     )

@@ -1,69 +1,54 @@
 """The result of an evaluation: `metrics.json` for machines, `report.html` for people.
 
-Layout of the metrics (every part of "model" and "random_init" may be missing; then its rows and figures are):
+Layout of the metrics (every part of "model" and "random_init" may be missing; then its rows and figures are). What the
+parts hold is in docs/evaluate.md:
 
     {"data_kind": "real" | "semi-synthetic" | "simulated",
      "trained_on": the same kinds, or null or missing,    # the data the model was trained on
-     "command": str, "seed": int, "split": str,          # what made the numbers, on which split
+     "weights": str, "recipe": {...} or null,            # SHA-256 of the model's weights; what it was trained by
+     "trained_from": {name: str} or null,                # digests of the pairs it was trained on
+     "command": str, "split": str,                       # what made the numbers, on which split
+     "seed": int, "resamples": int,                      # of the intervals
      "counts": {name: int},                              # e.g. recordings, patients, excluded
      "concatenation": "report" | "entity" | null,        # of notes, that the model's texts were; null: it has none
      "tokens": tokens.token_counts(...),                 # of both; missing where nothing was counted
      "model": {"retrieval": retrieval.retrieval(...),
                "zeroshot": zeroshot.zero_shot(...),
                "precision": precision.precision_at_k(...),
-               "probe": transfer.probe_metrics(...)},
+               "probe": transfer.probe_metrics(...),
+               "calibration": calibration.calibrated(...),
+               "outliers": protocol.flagged(...)},
      "random_init": {...},                               # the same encoders untrained: the control
+     "subgroups": subgroups.subgroups(...),              # of the model
      "leads": leads.measure_subsets(...)}                # only with evaluation.lead_subsets
 
 Every measured value is {"value", "low", "high"}, the bounds of a 95 % patient-bootstrap interval. NaN becomes null.
 """
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from markupsafe import Markup
-from matplotlib.axes import Axes
-from matplotlib.ticker import FormatStrFormatter, NullFormatter
-from numpy.typing import NDArray
-from sklearn.metrics import roc_curve
 
-from einthoven.evaluation.intervals import Floats, Integers
+from einthoven.evaluation.discrimination import ENOUGH
+from einthoven.evaluation.figures import DIRECTIONS, SERIES, ReportFigures, drawn
 from einthoven.evaluation.retrieval import RECALLS
-from einthoven.pages import CONTROL, INK, MODEL, SERIES_COLOURS, figure, render
+from einthoven.pages import render
 from einthoven.study import atomic, write_json
 from einthoven.waveforms.draw import draw_svg
 
-SERIES = (("model", "Model"), ("random_init", "Random-init control"))
-DIRECTIONS = {"ecg_to_text": "ECG → text", "text_to_ecg": "Text → ECG"}
 GALLERIES = {"distinct": "distinct texts", "all": "all recordings", "findings": "all recordings, equal findings"}
+ZERO_SHOT = {"zeroshot": "Zero-shot", "zeroshot_codes": "Zero-shot by code"}
+AREAS = {"AUROC": (), "AUPRC": ("auprc",)}
+"""As it is called -> where its values are below what `discrimination` returns."""
 
-
-@dataclass(frozen=True)
-class Example:
-    """A text query and one ECG it retrieved: signal [12, samples] in millivolts at `sampling_rate` hertz."""
-
-    query: str
-    title: str
-    signal_mv: Floats
-    sampling_rate: float
-    findings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class ReportFigures:
-    """The arrays the figures are drawn from. What is empty or None is not drawn."""
-
-    classes: tuple[str, ...] = ()
-    labels: NDArray[np.bool_] | None = None  # [n, classes]
-    zero_shot_scores: Floats | None = None  # [n, classes]
-    ranks: Mapping[str, Integers] = field(default_factory=dict)  # "ecg_to_text", "text_to_ecg" -> ranks [q] from 1
-    control_ranks: Mapping[str, Integers] = field(default_factory=dict)
-    examples: tuple[Example, ...] = ()
-    history: tuple[Mapping[str, float], ...] = ()  # one per epoch: "epoch" and any keys that end in "loss"
+FEW = f" (under {ENOUGH} positives or negatives)"
+SECOND = f" of classes with {ENOUGH} or more"
+"""After the name of a class that is marked, and of the mean that leaves such classes out."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +71,8 @@ def table(metrics: Mapping[str, Any]) -> list[Row]:
 
 
 def _headline(row: Row) -> bool:
-    return "all recordings" not in row.task and row.measure.startswith(("recall@10", "macro"))
+    plain = "all recordings" not in row.task and SECOND not in row.measure
+    return plain and row.measure.startswith(("recall@10", "macro AUROC"))
 
 
 def _beside(metrics: Mapping[str, Any]) -> list[Row]:
@@ -95,29 +81,93 @@ def _beside(metrics: Mapping[str, Any]) -> list[Row]:
     return [Row(*key, *(found[series].get(key, "–") for series, _ in SERIES)) for key in keys]
 
 
-def _rows(part: Mapping[str, Any]) -> list[tuple[tuple[str, str], str]]:
-    rows: list[tuple[tuple[str, str], str]] = []
-    for kind, other in (("retrieval", "text"), ("retrieval_codes", "codes")):
-        for direction, galleries in part.get(kind, {}).items():
-            for gallery, found in galleries.items():
-                way, among = (words.replace("text", other) for words in (DIRECTIONS[direction], GALLERIES[gallery]))
-                task = f"Retrieval {way.replace('Text', other.capitalize())}, {among}"
-                rows += [((task, f"recall@{k}, %"), shown(found[f"recall@{k}"], 100, 1)) for k in RECALLS]
-                rows.append(((task, f"median rank of {found['gallery']}"), shown(found["median_rank"], 1, 1)))
-                if "map" in found:
-                    rows.append(((task, "mAP, %"), shown(found["map"], 100, 1)))
+Cells = list[tuple[tuple[str, str], str]]
+"""Task and measure, and the value as it is shown."""
+
+
+def _rows(part: Mapping[str, Any]) -> Cells:
+    rows = _retrieval(part)
     for kind, other in (("precision", "text"), ("precision_codes", "code")):
         if precision := part.get(kind):
             measure = f"precision@{precision['k']}, mean of {len(precision['findings'])} findings, %"
             rows.append(((f"One finding as {other} → ECG", measure), shown(precision["mean"], 100, 1)))
-    for kind, task in (("zeroshot", "Zero-shot"), ("zeroshot_codes", "Zero-shot by code")):
-        if zeroshot := part.get(kind):
-            rows.append(((task, "macro AUROC"), shown(zeroshot["macro"])))
-            rows += [((task, f"AUROC {name}"), shown(v)) for name, v in zeroshot["classes"].items()]
-            rows += [((task, f"AUROC {name}"), "left out: one-sided labels") for name in zeroshot["left_out"]]
+    for kind, task in ZERO_SHOT.items():
+        rows += _zero_shot(task, part[kind]) if part.get(kind) else []
     for fraction, found in part.get("probe", {}).get("fractions", {}).items():
-        measure = f"macro AUROC, {100 * float(fraction):g} % of training patients"
-        rows.append((("Linear probe", measure), shown(found["macro"])))
+        share = f", {100 * float(fraction):g} % of training patients"
+        rows += [(("Linear probe", measure + share), value) for measure, value in _means(found)]
+    if calibration := part.get("calibration"):
+        task, macro = f"Calibration, probe of {100 * float(calibration['probe']):g} %", calibration["macro"]
+        for name, words in (("ece", "equal widths"), ("ece_equal_mass", "equal sizes")):
+            value = f"{shown(macro[name])}; {macro[name]['if_calibrated']:.3f} if calibrated"
+            rows.append(((task, f"expected calibration error, bins of {words}"), value))
+        rows.append(((task, "Brier score"), shown(macro["brier"])))
+    if outliers := part.get("outliers"):
+        measure = f"flagged by {outliers['detector']}, %; set to {100 * outliers['false_alarm']:g}"
+        rows.append((("Outliers", measure), shown(outliers["flagged"], 100, 1)))
+    return rows
+
+
+def _retrieval(part: Mapping[str, Any]) -> Cells:
+    rows: Cells = []
+    for kind in ("retrieval", "retrieval_codes"):
+        for direction, galleries in part.get(kind, {}).items():
+            for gallery, found in galleries.items():
+                task = retrieval_task(kind, direction, gallery)
+                rows += [((task, f"recall@{k}, %"), shown(found[f"recall@{k}"], 100, 1)) for k in RECALLS]
+                rows.append(((task, f"median rank of {found['gallery']}"), shown(found["median_rank"], 1, 1)))
+                if "map" in found:
+                    rows.append(((task, "mAP, %"), shown(found["map"], 100, 1)))
+    return rows
+
+
+def retrieval_task(kind: str, direction: str, gallery: str) -> str:
+    """What a retrieval is called: `kind` is "retrieval" or "retrieval_codes"."""
+    task = f"Retrieval {DIRECTIONS[direction]}, {GALLERIES[gallery]}"
+    if kind == "retrieval":
+        return task
+    return task.replace("distinct texts", "distinct codes").replace("Text", "Codes").replace("text", "codes")
+
+
+def _zero_shot(task: str, found: Mapping[str, Any]) -> Cells:
+    rows = [((task, measure), value) for measure, value in _means(found)]
+    for area, path in AREAS.items():
+        for name, value in _below(found, path)["classes"].items():
+            rows.append(((task, f"{area} {name}{FEW if name in found.get('few', ()) else ''}"), shown(value)))
+    return rows + [((task, f"AUROC {name}"), "left out: one-sided labels") for name in found["left_out"]]
+
+
+def _means(found: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Both areas' means over classes; the second ones, without the classes of few, where there are any."""
+    rows = []
+    for area, path in AREAS.items():
+        of = _below(found, path)
+        rows += [(f"macro {area}", shown(of["macro"]))] if "macro" in of else []
+        if found.get("few"):
+            enough = of["macro_enough"]
+            rows.append((f"macro {area}{SECOND}", "–" if enough is None else shown(enough)))
+    return rows
+
+
+def _below(found: Mapping[str, Any], path: tuple[str, ...]) -> Mapping[str, Any]:
+    for key in path:
+        found = found.get(key, {"classes": {}})
+    return found
+
+
+def groups_table(metrics: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """The model's results by group, as they are shown: attribute, group, two counts, recall, then both macro means of
+    the probe and of zero-shot, and the classes that the second mean leaves out."""
+    rows = []
+    for row in metrics.get("subgroups", ()):
+        cells = [row["attribute"], row["group"], str(row["recordings"]), str(row["patients"])]
+        cells.append("–" if row["recall@10"] is None else shown(row["recall@10"], 100, 1))
+        few: dict[str, None] = {}
+        for found in (row["probe"], row["zeroshot"]):
+            means = (None, None) if found is None else (found["macro"], found["macro_enough"])
+            cells += ["–" if mean is None else shown(mean) for mean in means]
+            few |= dict.fromkeys(() if found is None else found["few"])
+        rows.append((*cells, ", ".join(few) or "–"))
     return rows
 
 
@@ -144,7 +194,7 @@ def shown(found: Mapping[str, float | None], scale: float = 1, digits: int = 3) 
 def write_report(out: Path, metrics: dict[str, Any], figures: ReportFigures) -> None:
     """Write `metrics.json` and the self-contained `report.html` into directory `out`, each atomically."""
     metrics = finite(metrics)
-    drawn = [
+    examples = [
         (example, Markup(draw_svg(example.signal_mv, example.sampling_rate, example.title)))
         for example in figures.examples
     ]
@@ -153,8 +203,9 @@ def write_report(out: Path, metrics: dict[str, Any], figures: ReportFigures) -> 
         metrics=metrics,
         rows=table(metrics),
         by_finding=by_finding(metrics),
-        figures=_figures(metrics, figures),
-        examples=drawn,
+        groups=groups_table(metrics),
+        figures=drawn(metrics, figures),
+        examples=examples,
     )
     write_json(out / "metrics.json", metrics)
     with atomic(out / "report.html") as temporary:
@@ -170,84 +221,3 @@ def finite(value: Any) -> Any:
     if isinstance(value, np.generic):
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _figures(metrics: Mapping[str, Any], figures: ReportFigures) -> list[tuple[str, Markup]]:
-    """Caption and SVG of each figure there is data for."""
-    probes = {s: (metrics.get(s) or {}).get("probe", {}).get("fractions", {}) for s, _ in SERIES}
-    wanted: list[tuple[bool, str, Callable[[Axes], None]]] = [
-        (
-            bool(figures.ranks),
-            "Retrieval: the share of queries whose best relevant item is among the first k. Dashed: the control.",
-            lambda axes: _recall(axes, figures),
-        ),
-        (
-            figures.labels is not None and figures.zero_shot_scores is not None,
-            "Zero-shot classification: ROC curves, each class against the rest.",
-            lambda axes: _roc(axes, figures),
-        ),
-        (
-            any(probes.values()),
-            "Linear probe by labelled training patients. Bars: 95 % intervals; dots: single subsets.",
-            lambda axes: _learning_curve(axes, probes),
-        ),
-        (bool(figures.history), "Training: loss by epoch.", lambda axes: _losses(axes, figures.history)),
-    ]
-    return [(caption, figure(caption, draw)) for present, caption, draw in wanted if present]
-
-
-def _recall(axes: Axes, figures: ReportFigures) -> None:
-    for ranks, dashes in ((figures.ranks, "-"), (figures.control_ranks, "--")):
-        for (name, values), colour in zip(ranks.items(), SERIES_COLOURS, strict=False):
-            steps, counts = np.unique(values, return_counts=True)
-            share = 100 * np.cumsum(counts) / len(values)
-            label = DIRECTIONS.get(name, name) if dashes == "-" else None
-            axes.step(steps, share, where="post", linestyle=dashes, color=colour, label=label)
-    axes.set(xscale="log", xlabel="k", ylabel="recall at k, %", ylim=(0, 100))
-    axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))  # the default writes powers as formulae
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.legend()
-
-
-def _roc(axes: Axes, figures: ReportFigures) -> None:
-    assert figures.labels is not None and figures.zero_shot_scores is not None
-    axes.plot([0, 1], [0, 1], color=INK, linewidth=0.5)
-    for c, name in enumerate(figures.classes):
-        truth = figures.labels[:, c]
-        if truth.any() and not truth.all():
-            false, true, _ = roc_curve(truth, figures.zero_shot_scores[:, c])
-            axes.plot(false, true, color=SERIES_COLOURS[c % len(SERIES_COLOURS)], label=name)
-    axes.set(xlabel="1 − specificity", ylabel="sensitivity", xlim=(0, 1), ylim=(0, 1))
-    axes.legend(loc="lower right")
-
-
-def _learning_curve(axes: Axes, probes: Mapping[str, Mapping[str, Any]]) -> None:
-    for (series, label), colour in zip(SERIES, (MODEL, CONTROL), strict=True):
-        points = sorted((100 * float(fraction), found) for fraction, found in probes[series].items())
-        if not points:
-            continue
-        share = [x for x, _ in points]
-        value, low, high = ([found["macro"][key] for _, found in points] for key in ("value", "low", "high"))
-        axes.plot(share, value, marker="o", color=colour, label=label)
-        axes.vlines(share, [_number(v) for v in low], [_number(v) for v in high], color=colour)
-        for x, found in points:
-            runs = [run["macro"] for run in found["subsets"]]
-            axes.plot([x] * len(runs), runs, ".", color=colour, alpha=0.5, markersize=5)
-    axes.set(xscale="log", xlabel="labelled training patients, %", ylabel="macro AUROC")
-    shares = sorted({100 * float(fraction) for fractions in probes.values() for fraction in fractions})
-    axes.set_xticks(shares, [f"{share:g}" for share in shares])
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.legend()
-
-
-def _losses(axes: Axes, history: tuple[Mapping[str, float], ...]) -> None:
-    names = sorted({name for row in history for name in row if name.endswith("loss")})
-    for name, colour in zip(names, SERIES_COLOURS, strict=False):
-        points = [(row["epoch"], row[name]) for row in history if name in row]
-        axes.plot(*zip(*points, strict=True), color=colour, label=name.replace("_", " "))
-    axes.set(xlabel="epoch", ylabel="loss")
-    axes.legend()
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else value

@@ -165,14 +165,6 @@ def all_ranked(ecg: Floats, text: Floats, groups: Integers) -> dict[str, dict[st
     }
 
 
-def all_ranks(ecg: Floats, text: Floats, groups: Integers) -> dict[str, dict[str, Integers]]:
-    """The ranks of `all_ranked` alone. The report draws them."""
-    return {
-        direction: {name: found.best for name, found in named.items()}
-        for direction, named in all_ranked(ecg, text, groups).items()
-    }
-
-
 def _by_findings(ecg: Floats, text: Floats, groups: Integers, findings: Integers) -> dict[str, Ranked]:
     """Both directions where equal findings are relevant; one row per recording."""
     alike = np.stack([groups, findings], axis=1)  # one text of one set of findings is one query

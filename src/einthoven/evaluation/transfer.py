@@ -29,7 +29,8 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from einthoven.errors import EinthovenError
-from einthoven.evaluation.intervals import Floats, Integers, macro_auroc
+from einthoven.evaluation.discrimination import discrimination
+from einthoven.evaluation.intervals import Floats, Integers
 
 GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Inverse regularisation strengths tried (scikit-learn's C)."""
@@ -109,12 +110,12 @@ def probe_metrics(
     resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """AUROC of fitted probes on an evaluation split: features [m, f], labels bool [m, classes], subjects [m].
+    """AUROC and AUPRC of fitted probes on an evaluation split: features [m, f], labels bool [m, classes], subjects [m].
 
-    Returns {"fractions": {"0.01": {"macro": {"value", "low", "high"}, "classes": {name: the same}, "left_out": [names],
-    "subsets": [{"macro": float, "recordings": int, "patients": int, "C": float, "unlearnt": [names]}]}, …}}. The macro
-    value is the mean over subsets, taken inside each resample: its interval covers the evaluation patients, not the
-    draw of the subset, which the subsets' own values show.
+    Returns {"fractions": {"0.01": {what `discrimination` returns, "subsets": [{"macro": float, "recordings": int,
+    "patients": int, "C": float, "unlearnt": [names]}]}, …}}. The macro value is the mean over subsets, taken inside
+    each resample: its interval covers the evaluation patients, not the draw of the subset, which the subsets' own
+    values show.
     """
     if len(features) == 0:
         raise EinthovenError("A linear probe needs labelled recordings in the evaluation split.")
@@ -124,10 +125,10 @@ def probe_metrics(
         scores = np.stack([probe.scores(features) for probe in same])
         runs = []
         for probe, found in zip(same, scores, strict=True):
-            macro = macro_auroc(labels, found, classes, subjects, 0, seed)["macro"]["value"]
+            macro = discrimination(labels, found, classes, subjects, 0, seed)["macro"]["value"]
             counts = {"recordings": probe.recordings, "patients": probe.patients}
             runs.append({"macro": macro, **counts, "C": probe.strength, "unlearnt": list(probe.unlearnt)})
-        means = macro_auroc(labels, scores, classes, subjects, resamples, seed)
+        means = discrimination(labels, scores, classes, subjects, resamples, seed)
         result[f"{fraction:g}"] = {**means, "subsets": runs}
     return {"fractions": result}
 

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from einthoven.errors import EinthovenError
-from einthoven.evaluation.intervals import Floats, Integers, macro_auroc
+from einthoven.evaluation.discrimination import discrimination
+from einthoven.evaluation.intervals import Floats, Integers
 from einthoven.evaluation.retrieval import unit
 
 PROMPTS: Final[dict[str, dict[str, tuple[str, ...]]]] = {
@@ -219,14 +220,13 @@ def zero_shot(
     resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """AUROC of each class and their mean, with 95 % patient-bootstrap intervals.
+    """AUROC and AUPRC of each class and their means, with 95 % patient-bootstrap intervals.
 
     ecg [n, d]; prompt_embeddings class -> [k, d], in the order of the columns of `labels` bool [n, classes]; subjects
-    [n]. Returns {"macro": {"value", "low", "high"}, "classes": {name: the same}, "left_out": [names of classes without
-    a positive or without a negative], "ensemble": str, "recordings": int}.
+    [n]. Returns what `discrimination` does, with {"ensemble": str, "recordings": int}.
     """
     return {
-        **macro_auroc(
+        **discrimination(
             labels,
             prompt_scores(ecg, prompt_embeddings, ensemble, temperature),
             tuple(prompt_embeddings),

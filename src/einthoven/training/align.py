@@ -104,7 +104,8 @@ def train_on_study(
     best = load(workshop / "best")
     best.save(out)
     probes = fit_probes_of(best, study, out, recipe.evaluation, progress)
-    return {"pairs": len(train), "distinct_texts": len(texts), "history": history, "probes": probes, **best.card}
+    size = {"pairs": len(train), "patients": len(pc.unique(train["subject_id"])), "distinct_texts": len(texts)}
+    return {**size, "history": history, "probes": probes, **best.card}
 
 
 def _processors_only() -> bool:

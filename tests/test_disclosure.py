@@ -5,7 +5,7 @@ from itertools import product
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from einthoven.checking.cells import HIDDEN, SMALL, SMALL_CELL, Cell, hide, part_of, share, with_sum
+from einthoven.disclosure import HIDDEN, SMALL, SMALL_CELL, Cell, hide, part_of, share, with_sum
 
 SMALL_COUNTS = range(1, SMALL_CELL)
 counts = st.one_of(st.just(0), st.integers(1, 14), st.sampled_from([10, 11, 12, 20]), st.integers(0, 60))
