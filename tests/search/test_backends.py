@@ -212,6 +212,7 @@ def test_a_graph_finds_what_the_exact_search_finds(tmp_path: Path, monkeypatch) 
     content = table(plain(2000), dim=16, seed=1)
     graph, oracle = lance(tmp_path), ExactIndex()
     graph.add(content)
+    graph.settle()
     oracle.add(content)
     share = []
     for _ in range(20):
