@@ -113,7 +113,7 @@ def test_a_forgotten_patient_does_not_come_back(place: Path, backend: str, capsy
     else:
         rows = read_table(schema.INDEX, at)
         assert hit.recording_id not in rows["recording_id"].to_pylist()
-        assert {path.name for path in at.iterdir()} == {".lock", "index.parquet", "manifest.json"}
+        assert {path.name for path in at.iterdir()} == {".lock", "backend.json", "index.parquet", "manifest.json"}
 
 
 def test_an_ecg_without_any_standard_lead_is_refused(place: Path) -> None:

@@ -49,6 +49,9 @@ class ExactIndex:
         old = self.table.filter(pc.invert(pc.is_in(self.table["recording_id"], rows["recording_id"].combine_chunks())))
         self._keep(pa.concat_tables([old, rows.cast(schema.INDEX.columns)]))
 
+    def settle(self) -> None:
+        """Nothing is to be done."""
+
     def query(self, vector: Vector, top: int, space: str, where: Filter = ()) -> list[tuple[str, float]]:
         """As VectorIndex; what ties is in the order of the ids."""
         if not len(self):

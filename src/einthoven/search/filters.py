@@ -76,8 +76,8 @@ def parse(text: str | None) -> Filter:
         return ()
     if len(text) > LONGEST:
         raise EinthovenError(f"--where: {len(text):,} characters; at most {LONGEST:,} are read.")
-    if any(ord(character) < 32 for character in text):
-        raise EinthovenError("--where: expected no control characters.")
+    if any(ord(character) < 32 or "\ud800" <= character <= "\udfff" for character in text):
+        raise EinthovenError("--where: expected no control characters and nothing but Unicode.")
     tokens = _tokens(text)
     clauses: list[Clause] = []
     place = 0
@@ -153,7 +153,7 @@ def _value(name: str, token: tuple[str, str]) -> Value:
             number = float(text)
         except ValueError:
             number = np.nan
-        if not np.isfinite(number):
+        if not abs(number) <= float(np.finfo(np.float32).max):  # as wide as the columns are
             raise EinthovenError(f"--where: {name}: expected a number.")
         return number
     if kind == "date":
