@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint results results-entities results-vocabulary results-sehr ablations baselines bench bench-entities bench-pairing clean
+.PHONY: demo test lint results results-entities results-vocabulary results-sehr ablations baselines bench bench-entities bench-pairing bench-serve clean
 
 demo: $(VENV)/.installed ## simulate a cohort, train, evaluate, answer three queries
 	$(BIN)/einthoven demo --out demo
@@ -55,6 +55,9 @@ bench: $(VENV)/.installed
 
 bench-pairing: $(VENV)/.installed ## pairing against hand-written SQL, and 40 M events x 2 M recordings: 5 minutes
 	$(BIN)/python benchmarks/pairing.py --out results/pairing.json
+
+bench-serve: $(VENV)/.installed ## searches a second of a server with 20,000 simulated ECGs, and their times: 2 minutes
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/serve.py --out results/serve.json
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "einthoven needs Python 3.11 or newer"'

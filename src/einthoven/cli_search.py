@@ -21,16 +21,31 @@ Model = Annotated[Path, typer.Argument(help="the model directory")]
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
-    commands: tuple[Callable[..., None], ...] = (index, search)
+    commands: tuple[Callable[..., None], ...] = (index, search, forget)
     for command in commands:
         app.command()(command)
 
 
-def index(model: Model, study: Study) -> None:
-    """Make the index of a study, which `search` and `serve` ask; they make it themselves where it is missing."""
+def index(
+    model: Model,
+    study: Study,
+    backend: Annotated[
+        str | None, typer.Option(help="exact, lance, s3://… (or gs, az, file), or the http(s) URL of a Qdrant server")
+    ] = None,
+) -> None:
+    """Make the index of a study, which `search` and `serve` ask; they make an exact one where there is none."""
     with shown("index") as progress:
-        outcome = indexing.index(model, study, progress)
+        outcome = indexing.index(model, study, backend, progress)
     say("index", outcome)
+
+
+def forget(
+    model: Model,
+    study: Study,
+    subject: Annotated[list[int], typer.Option("--subject", help="the id of a patient; may be repeated")],
+) -> None:
+    """Take a patient out of the index for good; the study's own tables stay as they are."""
+    say("forget", indexing.forget(model, study, subject))
 
 
 def search(

@@ -407,7 +407,7 @@ def embed(model_directory: Path, study: Path, progress: Progress = silent) -> Ou
     def work() -> dict[str, Any]:
         return embed_study(load(model_directory), table, study, lambda i, n: progress(i, n, "recordings"))
 
-    with lock(study):
+    with lock(manifest.parent):  # its own folder: several models embed one study at a time
         return run_stage(manifest, **stage, work=work)
 
 

@@ -41,6 +41,7 @@ a_row = st.fixed_dictionaries(
         "outlier": st.sampled_from([None, -0.5, 0.0, 0.25]),
     }
 )
+signs = st.sampled_from(["=", "!="])
 a_clause = st.one_of(
     st.builds(
         Clause, st.sampled_from(["device", "sex"]), st.sampled_from(["=", "!="]), st.tuples(st.sampled_from(WORDS))
@@ -143,6 +144,17 @@ def test_what_goes_in_comes_out(backend: Callable[[Path], VectorIndex], tmp_path
 
 
 @every
+def test_clear_removes_everything(backend: Callable[[Path], VectorIndex], tmp_path: Path) -> None:
+    index = backend(tmp_path)
+    index.clear()
+    index.add(table(plain(6)))
+    index.clear()
+    assert len(index) == 0 and index.query(np.ones(4, np.float32), 3, "coarse") == []
+    index.add(table(plain(2), spaces=("coarse",)))
+    assert len(index) == 2 and list(index.spaces) == ["coarse"]
+
+
+@every
 def test_a_recording_that_comes_again_takes_its_own_place(
     backend: Callable[[Path], VectorIndex], tmp_path: Path
 ) -> None:
@@ -176,7 +188,7 @@ def test_a_patient_who_is_deleted_leaves_no_trace(backend: Callable[[Path], Vect
     assert len(index) == 298 and index.rows(["recording-00006"]).num_rows == 0
     found = [name for name, _ in index.query(vector, 298, "coarse")]
     assert len(found) == 298 and not {"recording-00006", "recording-00007"} & set(found)
-    assert index.delete_patients([7_000_003]) == 0
+    assert index.delete_patients([7_000_003]) == 0 and index.delete_patients([]) == 0
     traces = [b"recording-00006", b"recording-00007", vector.tobytes()]
     traces += [np.int64(7_000_003).tobytes(), np.asarray(content["fine"][7].as_py(), np.float32).tobytes()]
     kept = np.asarray(content["coarse"][8].as_py(), np.float32).tobytes()
@@ -220,6 +232,8 @@ def test_qdrant_that_is_not_there_is_told_without_the_key(monkeypatch) -> None:
     with pytest.raises(EinthovenError, match="Qdrant does not answer") as told:
         QdrantIndex(connect("http://127.0.0.1:9"))
     assert "very-secret" not in str(told.value)
+    with pytest.raises(EinthovenError, match="unencrypted"):
+        connect("http://qdrant.example:6333")
     with pytest.raises(EinthovenError, match=KEY):
         connect("https://user:secret@127.0.0.1:6333")
 

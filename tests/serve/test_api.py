@@ -1,11 +1,13 @@
 import asyncio
 import io
 import re
+import shutil
 import threading
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -29,9 +31,11 @@ from scipy.special import expit
 from einthoven import schema
 from einthoven.embed import matrix, table_of
 from einthoven.evaluation.zeroshot import PROMPTS, prompt_scores
+from einthoven.indexing import forget
 from einthoven.schema import LEADS
 from einthoven.search.archive import Archive
 from einthoven.serve.app import create_app
+from einthoven.serve.charts import Charts
 from einthoven.serve.options import MAX_CODES, MAX_TEXT, MAX_TEXTS, MAX_TOP, Options
 from einthoven.serve.service import Service
 from einthoven.training.probes import FILE, load_probes
@@ -166,6 +170,18 @@ def test_notes_are_shown_only_where_that_was_asked_for(archive: Archive, ask: As
         open_service.close()
     texts = [note["text"] for note in shown["notes"]]
     assert texts and all(texts) and not any(text in hidden.text for text in texts)
+
+
+def test_patients_who_were_forgotten_are_not_told_of(archive: Archive, recording: str, tmp_path: Path) -> None:
+    study = tmp_path / "study"
+    shutil.copytree(archive.study, study)
+    (subject,) = archive.index.rows([recording])["subject_id"].to_pylist()
+    forget(archive.directory, study, [subject])
+    charts = Charts(study, Store.open(study))
+    assert recording not in charts and charts.recording(recording) is None and charts.drawing(recording) is None
+    rows = pq.read_table(schema.RECORDINGS.at(study))
+    others = rows.filter(pc.not_equal(rows["subject_id"], subject))["recording_id"].to_pylist()
+    assert all(other in charts for other in others)
 
 
 def test_a_drawing_is_sent_once(ask: Ask, recording: str) -> None:

@@ -78,6 +78,9 @@ class ExactIndex:
         self._keep(self.table.filter(pc.invert(gone)))
         return before - len(self)
 
+    def clear(self) -> None:
+        self._keep(schema.INDEX.columns.empty_table())
+
     def close(self) -> None:
         """Nothing is open."""
 

@@ -75,6 +75,8 @@ def parse(text: str | None) -> Filter:
         return ()
     if len(text) > LONGEST:
         raise EinthovenError(f"--where: {len(text):,} characters; at most {LONGEST:,} are read.")
+    if any(ord(character) < 32 for character in text):
+        raise EinthovenError("--where: expected no control characters.")
     tokens = _tokens(text)
     clauses: list[Clause] = []
     place = 0
@@ -155,9 +157,13 @@ def _value(name: str, token: tuple[str, str]) -> Value:
         return number
     if kind == "date":
         try:
-            return datetime.fromisoformat(text).replace(tzinfo=None)
+            return datetime.fromisoformat(f"{text}-01-01" if re.fullmatch(r"\d{4}", text) else text).replace(
+                tzinfo=None
+            )
         except ValueError:
-            raise EinthovenError(f"--where: {name}: expected a date such as 2020-01-31 or 2020-01-31T08:00.") from None
+            raise EinthovenError(
+                f"--where: {name}: expected a date such as 2020, 2020-01-31 or 2020-01-31T08:00."
+            ) from None
     if kind == "flag":
         if text.lower() not in ("yes", "no"):
             raise EinthovenError(f"--where: {name}: expected yes or no.")

@@ -34,4 +34,7 @@ class VectorIndex(Protocol):
     def delete_patients(self, subject_ids: Sequence[int]) -> int:
         """Remove every trace of these patients; how many recordings that were."""
 
+    def clear(self) -> None:
+        """Remove everything."""
+
     def close(self) -> None: ...

@@ -96,6 +96,11 @@ class LanceIndex:
         self._write(kept, self._table.schema)
         return before - len(self)
 
+    def clear(self) -> None:
+        if self._table is not None:
+            self._base.drop_table(TABLE)
+            self._table = None
+
     def close(self) -> None:
         """LanceDB holds nothing that must be let go."""
 
@@ -106,16 +111,13 @@ class LanceIndex:
 
     def _settle(self) -> None:
         """Make the graphs where they pay, and remove every version but this."""
+        from lancedb.index import HnswSq
+
         assert self._table is not None
         rows = len(self)
-        if rows >= APPROXIMATE:
-            for space in self.spaces:
-                self._table.create_index(
-                    metric="cosine",
-                    vector_column_name=space,
-                    index_type="IVF_HNSW_SQ",
-                    num_partitions=1 + rows // 10**6,
-                )
+        graph = HnswSq(distance_type="cosine", num_partitions=1 + rows // 10**6)
+        for space in self.spaces if rows >= APPROXIMATE else ():
+            self._table.create_index(space, config=graph)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that readers of an old version fail: they shall
             self._table.optimize(cleanup_older_than=timedelta(0), delete_unverified=True)

@@ -1,9 +1,11 @@
 """An index on a Qdrant server or cluster, by its URL. What ties is in no order."""
 
 import os
+import warnings
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 from uuid import UUID, uuid5
 
 import numpy as np
@@ -32,7 +34,12 @@ def connect(url: str) -> "QdrantClient":
         raise EinthovenError("an index on Qdrant needs the extra: pip install 'einthoven[cluster]'.") from None
     if "@" in url:
         raise EinthovenError(f"the URL of Qdrant holds a password; put a key into {KEY} instead.")
-    return QdrantClient(url=url, api_key=os.environ.get(KEY), timeout=60)
+    key, there = os.environ.get(KEY), urlsplit(url)
+    if key and there.scheme != "https" and there.hostname not in ("127.0.0.1", "localhost", "::1"):
+        raise EinthovenError(f"{KEY} would go to {there.hostname} unencrypted: expected an https:// URL.")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a key on loopback
+        return QdrantClient(url=url, api_key=key, timeout=60, check_compatibility=False)
 
 
 class QdrantIndex:
@@ -107,6 +114,11 @@ class QdrantIndex:
         theirs = Conditions(must=[FieldCondition(key="subject_id", match=MatchAny(any=[int(s) for s in subject_ids]))])
         self._client.delete(self._collection, FilterSelector(filter=theirs), wait=True)
         return before - len(self)
+
+    def clear(self) -> None:
+        if self._spaces:
+            self._client.delete_collection(self._collection)
+            self._spaces = []
 
     def close(self) -> None:
         self._client.close()

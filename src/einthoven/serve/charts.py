@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from einthoven import schema
+from einthoven.indexing import without_forgotten
 from einthoven.schema import LEADS, Table
 from einthoven.serve.bodies import ChartCode, ChartNote, RecordingAnswer
 from einthoven.study import check_table, read_table
@@ -38,7 +39,7 @@ class Charts:
     _descriptions: dict[str, str | None] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self.recordings = read_table(schema.RECORDINGS, self.study)
+        self.recordings = without_forgotten(read_table(schema.RECORDINGS, self.study), self.study)
         self._place = {name: i for i, name in enumerate(self.recordings["recording_id"].to_pylist())}
         codes = read_table(schema.CODES, self.study, ["code", "description"])
         self._descriptions = dict(zip(codes["code"].to_pylist(), codes["description"].to_pylist(), strict=True))

@@ -98,7 +98,6 @@ def strips_of(model: Model, ecg: Ecg) -> Strips:
 
 def seen_by(model: Model, strips: Floats) -> list[Seen]:
     """Recordings as strips [n, s, 12, t], each as the model sees it."""
-    model.eval()
     seen = model.encode_strips(torch.from_numpy(strips))
     spaces = {
         name: part.float().cpu().numpy()

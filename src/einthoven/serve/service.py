@@ -53,6 +53,7 @@ class Service:
     metrics: Metrics = field(default_factory=Metrics)
 
     def __post_init__(self) -> None:
+        self.archive.model.eval()
         queue, seen = self.options.queue, self.metrics.batch
         self._model: Lane[Job, Any] = Lane("model", self._encode, queue, most=self.options.batch, batches=seen)
         self._index: Lane[Work, Any] = Lane("index", _each, queue)
