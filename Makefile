@@ -3,7 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
+<<<<<<< HEAD
 .PHONY: demo test lint results results-entities results-vocabulary results-sehr ablations baselines bench bench-entities bench-pairing bench-serve clean
+=======
+.PHONY: demo test lint results results-entities results-vocabulary results-sehr ablations baselines bench bench-entities bench-pairing bench-search clean
+>>>>>>> b-index
 
 demo: $(VENV)/.installed ## simulate a cohort, train, evaluate, answer three queries
 	$(BIN)/einthoven demo --out demo
@@ -52,6 +56,9 @@ bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/simulate.py
 	$(BIN)/python benchmarks/ingest.py
 	$(BIN)/python benchmarks/formats.py
+
+bench-search: $(VENV)/.installed ## 200,000 recordings, exact and LanceDB
+	$(BIN)/python benchmarks/search.py --out results/search.json
 
 bench-pairing: $(VENV)/.installed ## pairing against hand-written SQL, and 40 M events x 2 M recordings: 5 minutes
 	$(BIN)/python benchmarks/pairing.py --out results/pairing.json

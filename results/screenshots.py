@@ -87,11 +87,11 @@ def serve(service: Service) -> str:
 def keep(name: str, png: bytes) -> None:
     """As few colours as are seen, so that the repository stays small."""
     IMAGES.mkdir(parents=True, exist_ok=True)
-    for colours in (128, 64, 32, 16):
+    for colours in (256, 128, 64, 32):
         small = BytesIO()
-        Image.open(BytesIO(png)).convert("RGB").quantize(colours, dither=Image.Dither.NONE).save(
-            small, "PNG", optimize=True
-        )
+        Image.open(BytesIO(png)).convert("RGB").quantize(
+            colours, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE
+        ).save(small, "PNG", optimize=True)
         if len(small.getvalue()) < MOST_BYTES:
             break
     (IMAGES / f"{name}.png").write_bytes(small.getvalue())

@@ -59,6 +59,9 @@ def search(
     top: Annotated[int, typer.Option(min=1, help="how many recordings")] = 10,
     split: Annotated[str | None, typer.Option(help="only this split")] = None,
     by_patient: Annotated[bool, typer.Option("--by-patient", help="of each patient only the best")] = False,
+    same_patient: Annotated[
+        bool, typer.Option("--same-patient", help="with --recording: the patient's others too")
+    ] = False,
     space: Annotated[str | None, typer.Option(help="coarse, where text is, or fine, where codes are")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="for programs")] = False,
 ) -> None:
@@ -79,7 +82,7 @@ def search(
         from einthoven.waveforms.formats import read_ecg
 
         asked["ecg"] = read_ecg(ecg)
-    query = Query(**asked, top=top, where=clauses, space=space, by_patient=by_patient)
+    query = Query(**asked, top=top, where=clauses, space=space, by_patient=by_patient, other_patients=not same_patient)
     archive = indexing.open_archive(model, study)
     answer = archive.search(query)
     if as_json:

@@ -1,5 +1,6 @@
 """The stage that makes an index of a study's embeddings, the archive that is opened on it, and patients taken out."""
 
+import errno
 import hashlib
 import json
 import secrets
@@ -10,7 +11,17 @@ from typing import TYPE_CHECKING, Any, Final
 from einthoven import schema
 from einthoven.errors import EinthovenError
 from einthoven.pipeline import Progress, embed, silent
-from einthoven.study import Outcome, completed, lock, read_manifest, remove, run_stage, stage_manifest, write_json
+from einthoven.study import (
+    Outcome,
+    completed,
+    lock,
+    read_manifest,
+    read_table,
+    remove,
+    run_stage,
+    stage_manifest,
+    write_json,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -19,6 +30,11 @@ if TYPE_CHECKING:
     from einthoven.search.index import VectorIndex
 
 EXACT, LANCE = "exact", "lance"
+LOCAL: Final = (EXACT, LANCE)  # beside the study; the others are where a URI says
+SCHEMES: Final = ("file", "s3", "gs", "az", "http", "https")
+KEPT: Final = "backend.json"
+"""Which backend has the index, and under which name; unlike the manifest it stays while the index is changed."""
+
 FORGOTTEN: Final = "forgotten.json"
 """Beside the indexes of a study: who was taken out, as salted hashes, so that no later index brings them back."""
 
@@ -31,28 +47,43 @@ def index(model_directory: Path, study: Path, backend: str | None = None, progre
     `backend`: "exact"; "lance", beside the exact one's place; s3://…, gs://…, az://… or file://… for LanceDB there;
     http(s)://… of a Qdrant server. None: the one the study's index has, else exact.
     """
-    from einthoven.search.rows import rows_of
-
+    if backend is not None:
+        check_backend(backend)
     embed(model_directory, study, progress)
     place = place_of(model_directory, study)
-    backend = backend or backend_of(place)
+    kept = backend_of(place)
+    backend = backend or kept
     stage = _stage(model_directory, study, backend)
     done = completed(place / "manifest.json", **stage)
-    if done is not None:  # asked before the lock: a finished study may be read-only, and searched by many
+    whole = done is not None and (backend in LOCAL or len(open_index(backend, place)) == done["recordings"])
+    if done is not None and whole:  # asked before the lock: a finished study may be read-only, and searched by many
         return Outcome(done, fresh=False)
-
-    def work() -> dict[str, Any]:
-        found = _empty(backend, place)
-        rows = without_forgotten(rows_of(model_directory, study), study)
-        for start in range(0, len(rows), BATCH) if backend != EXACT else (0,):
-            found.add(rows.slice(start, BATCH) if backend != EXACT else rows)
-            progress(min(start + BATCH, len(rows)), len(rows), "recordings")
-        counts = {"backend": backend, "recordings": len(found), "spaces": list(found.spaces)}
-        found.close()
-        return counts
-
+    if backend not in LOCAL:
+        open_index(backend, place).close()  # a server that does not answer costs nobody the index there was
     with lock(place):
-        return run_stage(place / "manifest.json", **stage, work=work)
+        _name(place)
+        (place / "manifest.json").unlink(missing_ok=True)
+        if kept != backend:  # or the old one would keep those who are forgotten later
+            open_index(kept, place).clear()
+        _note(place, backend)
+        return run_stage(
+            place / "manifest.json", **stage, work=lambda: _filled(model_directory, study, backend, progress)
+        )
+
+
+def _filled(model_directory: Path, study: Path, backend: str, progress: Progress) -> dict[str, Any]:
+    from einthoven.search.rows import rows_of
+
+    found = _empty(backend, place_of(model_directory, study))
+    rows = without_forgotten(rows_of(model_directory, study), study)
+    batch = max(len(rows), 1) if backend == EXACT else BATCH
+    for start in range(0, len(rows), batch) or (0,):
+        found.add(rows.slice(start, batch))
+        progress(min(start + batch, len(rows)), len(rows), "recordings")
+    found.settle()
+    counts = {"backend": shown_as(backend), "recordings": len(found), "spaces": list(found.spaces)}
+    found.close()
+    return counts
 
 
 def open_archive(model_directory: Path, study: Path, progress: Progress = silent) -> "Archive":
@@ -65,31 +96,52 @@ def open_archive(model_directory: Path, study: Path, progress: Progress = silent
         index(model_directory, study, None, progress)
         place = place_of(model_directory, study)
         found = open_index(backend_of(place), place)
-    except PermissionError:
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
         found = ExactIndex()
         found.add(without_forgotten(rows_of(model_directory, study), study))
     return Archive.open(model_directory, study, found)
 
 
 def forget(model_directory: Path, study: Path, subject_ids: Sequence[int]) -> Outcome:
-    """Take patients out of the index of a study for good: no later index of it, by whatever model, has them.
+    """Take patients out of every index of a study for good: no later index of it, by whatever model, has them.
 
     Of the study's own tables nothing is changed: see docs/search.md for what remains there.
     """
-    place = place_of(model_directory, study)
+    known = set(read_table(schema.RECORDINGS, study, ["subject_id"])["subject_id"].to_pylist())
+    unknown = sum(subject not in known for subject in subject_ids)
+    if unknown:
+        raise EinthovenError(f"{unknown} of these patients have no recording in {study}: nothing was changed.")
     index(model_directory, study)
+    place = place_of(model_directory, study)
     backend = backend_of(place)
-
-    def work() -> dict[str, Any]:
-        found = open_index(backend, place)
-        deleted = found.delete_patients(subject_ids)
-        counts = {"backend": backend, "deleted": deleted, "recordings": len(found), "spaces": list(found.spaces)}
-        found.close()
-        return counts
-
     with lock(place):
         _note_forgotten(study, subject_ids)
-        return run_stage(place / "manifest.json", **_stage(model_directory, study, backend), work=work)
+        deleted = 0
+        for other in sorted(place.parent.iterdir()):
+            if other.is_dir() and other != place:
+                deleted += _taken_out(other, subject_ids)
+
+        def work() -> dict[str, Any]:
+            found = open_index(backend, place)
+            gone = deleted + found.delete_patients(subject_ids)
+            counts = {"deleted": gone, "recordings": len(found), "spaces": list(found.spaces)}
+            found.close()
+            return {"backend": shown_as(backend), **counts}
+
+        stage = _stage(model_directory, study, backend)
+        return run_stage(place / "manifest.json", **stage, work=work, again=True)
+
+
+def _taken_out(place: Path, subject_ids: Sequence[int]) -> int:
+    """Patients taken out of another model's index; it is made anew, without them, when it is next asked."""
+    with lock(place):
+        (place / "manifest.json").unlink(missing_ok=True)
+        found = open_index(backend_of(place), place)
+        deleted = found.delete_patients(subject_ids)
+        found.close()
+    return deleted
 
 
 def place_of(model_directory: Path, study: Path) -> Path:
@@ -99,10 +151,38 @@ def place_of(model_directory: Path, study: Path) -> Path:
     return study / "index" / table_of(model_directory).at(study).parent.name
 
 
+def check_backend(backend: str) -> None:
+    """EinthovenError unless it is a backend; it is not repeated whole, for it may hold a password."""
+    scheme, colon, rest = backend.partition("://")
+    if backend in LOCAL or (scheme in SCHEMES and colon and rest and "@" not in rest):
+        return
+    raise EinthovenError(
+        f"--backend {shown_as(backend)}: expected exact, lance, or {', '.join(s + '://…' for s in SCHEMES)} "
+        "without a user or password."
+    )
+
+
+def shown_as(backend: str) -> str:
+    return backend.partition("://")[0] + "://…" if "://" in backend else backend
+
+
 def backend_of(place: Path) -> str:
-    """The backend of the index that is there, else the exact one."""
-    manifest = read_manifest(place / "manifest.json")
-    return str(manifest["config"]["backend"]) if manifest is not None else EXACT
+    """The backend of the index that is there or was begun, else the exact one."""
+    return str((read_manifest(place / KEPT) or {}).get("backend", EXACT))
+
+
+def _name(place: Path) -> str:
+    """Of a study's index where several may lie, at a URI or on a server; drawn once."""
+    kept = read_manifest(place / KEPT) or {}
+    if "name" not in kept:
+        kept["name"] = f"einthoven-{secrets.token_hex(8)}"
+        write_json(place / KEPT, kept)
+    return str(kept["name"])
+
+
+def _note(place: Path, backend: str) -> None:
+    """Written before the index is: a kill must not make us forget where patients lie."""
+    write_json(place / KEPT, {"name": _name(place), "backend": backend})
 
 
 def open_index(backend: str, place: Path) -> "VectorIndex":
@@ -111,15 +191,14 @@ def open_index(backend: str, place: Path) -> "VectorIndex":
     from einthoven.search.lance import LanceIndex
     from einthoven.search.qdrant import QdrantIndex, connect
 
+    check_backend(backend)
     if backend == EXACT:
         return ExactIndex.open(place)
     if backend == LANCE:
         return LanceIndex(str(place / LANCE))
     if backend.startswith(("http://", "https://")):
-        return QdrantIndex(connect(backend), f"einthoven-{place.name}")
-    if "://" in backend and "@" not in backend:
-        return LanceIndex(backend)
-    raise EinthovenError(f"--backend {backend}: expected exact, lance, s3://…, gs://…, az://…, file://… or http(s)://…")
+        return QdrantIndex(connect(backend), _name(place))
+    return LanceIndex(f"{backend.rstrip('/')}/{_name(place)}")
 
 
 def _empty(backend: str, place: Path) -> "VectorIndex":

@@ -45,6 +45,7 @@ def test_a_quoted_value_is_what_it_is(text: str) -> None:
         ("age = nan", "age: expected a number"),
         ("age = 1e999", "age: expected a number"),
         ("time > yesterday", "expected a date"),
+        ("time > 2020-01-01T00:00+05:00", "by the clock of the hospital"),
         ("outlier = maybe", "expected yes or no"),
         ("sex = female or age > 3", "expected `and` after condition 1"),
         ("sex = female and", "expected one of"),

@@ -100,6 +100,8 @@ class Archive:
         if sum(asked) != 1:
             raise EinthovenError("expected one query: a text, codes, an ECG or a recording of the archive.")
         if query.text is not None:
+            if query.space not in (None, "coarse"):
+                raise EinthovenError("a text is in the coarse space alone: leave the space out.")
             return self.of_text(query.text), "coarse", None
         if query.codes:
             space = query.space or "fine"
@@ -138,6 +140,8 @@ class Archive:
         """An ECG in a space, and whether it is an outlier; standard leads are read, others left out."""
         standard = [i for i, lead in enumerate(ecg.leads) if lead in schema.LEADS]
         leads = [ecg.leads[i] for i in standard]
+        if not np.isfinite(ecg.signal[standard]).any():
+            raise EinthovenError(f"the ECG has none of the leads {', '.join(schema.LEADS)}, or no sample of them.")
         of = self.model.ecg_config
         strips = from_millivolts(
             ecg.signal[standard][None], ecg.sampling_rate, leads, of.sampling_rate, of.strip_samples, STRIPS

@@ -27,6 +27,7 @@ class ExactIndex:
     directory: Path | None = None
     table: pa.Table = field(default_factory=schema.INDEX.columns.empty_table)
     _vectors: dict[str, NDArray[np.float32]] = field(init=False, default_factory=dict)
+    _places: dict[str, int] = field(init=False, default_factory=dict)  # row of each recording
 
     def __post_init__(self) -> None:
         self._take(self.table)
@@ -48,6 +49,9 @@ class ExactIndex:
         old = self.table.filter(pc.invert(pc.is_in(self.table["recording_id"], rows["recording_id"].combine_chunks())))
         self._keep(pa.concat_tables([old, rows.cast(schema.INDEX.columns)]))
 
+    def settle(self) -> None:
+        """Nothing is to be done."""
+
     def query(self, vector: Vector, top: int, space: str, where: Filter = ()) -> list[tuple[str, float]]:
         """As VectorIndex; what ties is in the order of the ids."""
         if not len(self):
@@ -68,9 +72,8 @@ class ExactIndex:
         return sorted(zip(ids, scores[candidates].tolist(), strict=True), key=lambda hit: (-hit[1], hit[0]))[:top]
 
     def rows(self, recording_ids: Sequence[str]) -> pa.Table:
-        wanted = pa.array(recording_ids, pa.string())
-        place = pc.index_in(wanted, value_set=self.table["recording_id"].combine_chunks())
-        return self.table.take(place.drop_null())
+        places = [self._places[name] for name in recording_ids if name in self._places]
+        return self.table.take(pa.array(places, pa.int64()))
 
     def delete_patients(self, subject_ids: Sequence[int]) -> int:
         gone = pc.is_in(self.table["subject_id"], value_set=pa.array(subject_ids, pa.int64()))
@@ -94,6 +97,7 @@ class ExactIndex:
 
     def _take(self, table: pa.Table) -> None:
         self.table = table.combine_chunks()
+        self._places = {name: row for row, name in enumerate(self.table["recording_id"].to_pylist())}
         self._vectors = {space: matrix(table[space]) for space in SPACES if len(table) and not table[space].null_count}
 
 

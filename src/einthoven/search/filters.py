@@ -5,6 +5,7 @@ with blanks or signs is put into quotes, single or double. What is not known of 
 (finding, quality) satisfies `=` if it holds the value, and `!=` if it does not.
 """
 
+import contextlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -75,8 +76,8 @@ def parse(text: str | None) -> Filter:
         return ()
     if len(text) > LONGEST:
         raise EinthovenError(f"--where: {len(text):,} characters; at most {LONGEST:,} are read.")
-    if any(ord(character) < 32 for character in text):
-        raise EinthovenError("--where: expected no control characters.")
+    if any(ord(character) < 32 or "\ud800" <= character <= "\udfff" for character in text):
+        raise EinthovenError("--where: expected no control characters and nothing but Unicode.")
     tokens = _tokens(text)
     clauses: list[Clause] = []
     place = 0
@@ -152,18 +153,17 @@ def _value(name: str, token: tuple[str, str]) -> Value:
             number = float(text)
         except ValueError:
             number = np.nan
-        if not np.isfinite(number):
+        if not abs(number) <= float(np.finfo(np.float32).max):  # as wide as the columns are
             raise EinthovenError(f"--where: {name}: expected a number.")
         return number
     if kind == "date":
-        try:
-            return datetime.fromisoformat(f"{text}-01-01" if re.fullmatch(r"\d{4}", text) else text).replace(
-                tzinfo=None
-            )
-        except ValueError:
-            raise EinthovenError(
-                f"--where: {name}: expected a date such as 2020, 2020-01-31 or 2020-01-31T08:00."
-            ) from None
+        with contextlib.suppress(ValueError):
+            found = datetime.fromisoformat(f"{text}-01-01" if re.fullmatch(r"\d{4}", text) else text)
+            if found.tzinfo is None:
+                return found
+        raise EinthovenError(
+            f"--where: {name}: expected a date, 2020, 2020-01-31 or 2020-01-31T08:00, by the clock of the hospital."
+        )
     if kind == "flag":
         if text.lower() not in ("yes", "no"):
             raise EinthovenError(f"--where: {name}: expected yes or no.")

@@ -25,6 +25,9 @@ class VectorIndex(Protocol):
     def add(self, rows: pa.Table) -> None:
         """Put recordings in; one with the id of another takes its place."""
 
+    def settle(self) -> None:
+        """Make what was added quick to find, and old versions of it gone: once, after the last `add`."""
+
     def query(self, vector: Vector, top: int, space: str, where: Filter = ()) -> list[tuple[str, float]]:
         """The `top` ids of highest cosine with `vector` [d] among those that satisfy `where`, best first."""
 

@@ -6,6 +6,7 @@ What the quantised graph finds near a query is ranked again by exact cosines. Wh
 import os
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -28,7 +29,7 @@ class LanceIndex:
     """Recordings in a LanceDB table at `uri`: a directory, or s3://…, gs://…, az://… with the usual credentials."""
 
     def __init__(self, uri: str) -> None:
-        os.environ.setdefault("LANCE_LOG", "error")  # it warns of tables that are not there yet
+        os.environ.setdefault("LANCEDB_LOG", "error")  # it warns of tables that are not there yet
         try:
             import lancedb
         except ImportError:
@@ -37,27 +38,45 @@ class LanceIndex:
         try:
             self._base = lancedb.connect(uri)
             found = TABLE in self._base.list_tables().tables
-            self._table = self._base.open_table(TABLE) if found else None
+            self._table = self._opened() if found else None
         except Exception as error:  # whatever its storage raises
             raise EinthovenError(f"the index at {uri} cannot be opened: {type(error).__name__}.") from None
+
+    def _opened(self) -> Any:
+        """The table; None where a kill left data without a version: the next `add` writes it anew."""
+        try:
+            return self._base.open_table(TABLE)
+        except ValueError:
+            return None
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """What storage raises, in one sentence."""
+        try:
+            yield
+        except (RuntimeError, OSError) as error:
+            raise EinthovenError(
+                f"the index at {self.uri} is damaged or out of reach: {type(error).__name__}."
+            ) from error
 
     @property
     def spaces(self) -> Sequence[str]:
         return [] if self._table is None else [space for space in SPACES if space in self._table.schema.names]
 
     def __len__(self) -> int:
-        return 0 if self._table is None else int(self._table.count_rows())
+        with self._told():
+            return 0 if self._table is None else int(self._table.count_rows())
 
     def add(self, rows: pa.Table) -> None:
         if not len(rows):
             return
         rows = stored(rows)
-        if self._table is None:
-            self._write(iter(rows.to_batches(BATCH)), rows.schema)
-            return
-        merged = self._table.merge_insert("recording_id").when_matched_update_all().when_not_matched_insert_all()
-        merged.execute(rows)
-        self._settle()
+        with self._told():
+            if self._table is None:
+                self._write(iter(rows.to_batches(BATCH)), rows.schema)
+                return
+            merged = self._table.merge_insert("recording_id").when_matched_update_all().when_not_matched_insert_all()
+            merged.execute(rows)
 
     def query(self, vector: Vector, top: int, space: str, where: Filter = ()) -> list[tuple[str, float]]:
         if self._table is None:
@@ -68,8 +87,10 @@ class LanceIndex:
         asked = asked.distance_type("cosine")
         if where:
             asked = asked.where(sql(where), prefilter=True)
-        asked = asked.nprobes(1 << 10).ef(max(BREADTH, 2 * top)).refine_factor(REFINE)  # all parts: they are few
-        found = asked.limit(top).select(["recording_id", "_distance"]).to_arrow()
+        breadth = max(BREADTH, REFINE * top)  # the graph must yield all that is ranked again
+        asked = asked.nprobes(1 << 10).ef(breadth).refine_factor(REFINE)  # all parts: they are few
+        with self._told():
+            found = asked.limit(top).select(["recording_id", "_distance"]).to_arrow()
         scores = 1 - found["_distance"].to_numpy()
         return list(zip(found["recording_id"].to_pylist(), scores.tolist(), strict=True))
 
@@ -77,7 +98,8 @@ class LanceIndex:
         if self._table is None or not recording_ids:
             return schema.INDEX.columns.empty_table()
         wanted = ", ".join(_quoted(name) for name in recording_ids)
-        found = self._table.search().where(f"recording_id IN ({wanted})").limit(len(recording_ids)).to_arrow()
+        with self._told():
+            found = self._table.search().where(f"recording_id IN ({wanted})").limit(len(recording_ids)).to_arrow()
         place = {name: i for i, name in enumerate(found["recording_id"].to_pylist())}
         table = found.take(pa.array([place[name] for name in recording_ids if name in place], pa.int64()))
         columns = {
@@ -92,14 +114,17 @@ class LanceIndex:
             return 0
         before = len(self)
         gone = ", ".join(str(int(subject)) for subject in subject_ids)
-        kept = self._table.search().where(f"subject_id NOT IN ({gone})").to_batches(BATCH)
-        self._write(kept, self._table.schema)
+        with self._told():
+            kept = self._table.search().where(f"subject_id NOT IN ({gone})").to_batches(BATCH)
+            self._write(kept, self._table.schema)
+        self.settle()
         return before - len(self)
 
     def clear(self) -> None:
-        if self._table is not None:
-            self._base.drop_table(TABLE)
-            self._table = None
+        with self._told():
+            if TABLE in self._base.list_tables().tables:  # be it whole, or half made by a process that was killed
+                self._base.drop_table(TABLE)
+        self._table = None
 
     def close(self) -> None:
         """LanceDB holds nothing that must be let go."""
@@ -107,20 +132,26 @@ class LanceIndex:
     def _write(self, batches: Iterator[pa.RecordBatch], columns: pa.Schema) -> None:
         reader = pa.RecordBatchReader.from_batches(columns, batches)
         self._table = self._base.create_table(TABLE, data=reader, schema=columns, mode="overwrite")
-        self._settle()
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
         """Make the graphs where they pay, and remove every version but this."""
-        from lancedb.index import HnswSq
+        if self._table is None:
+            return
+        with self._told():
+            self._settle(self._table)
 
-        assert self._table is not None
+    def _settle(self, table: Any) -> None:
+        from lancedb.index import BTree, HnswSq
+
         rows = len(self)
         graph = HnswSq(distance_type="cosine", num_partitions=1 + rows // 10**6)
         for space in self.spaces if rows >= APPROXIMATE else ():
-            self._table.create_index(space, config=graph)
+            table.create_index(space, config=graph)
+        if rows >= APPROXIMATE:
+            table.create_index("recording_id", config=BTree())
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that readers of an old version fail: they shall
-            self._table.optimize(cleanup_older_than=timedelta(0), delete_unverified=True)
+            table.optimize(cleanup_older_than=timedelta(0), delete_unverified=True)
 
 
 def stored(rows: pa.Table) -> pa.Table:

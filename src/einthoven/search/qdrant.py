@@ -2,7 +2,8 @@
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -23,6 +24,12 @@ BATCH: Final = 256  # points sent at a time
 KEY: Final = "QDRANT_API_KEY"
 """Environment variable of the key. It is never an argument, so that it is in no history, log or manifest."""
 
+FILTERED: Final[dict[str, Any]] = {
+    "subject_id": "integer", "time": "datetime", "split": "keyword", "sex": "keyword", "age": "float",
+    "device": "keyword", "site": "keyword", "quality": "keyword", "findings": "keyword", "outlier": "float",
+}  # fmt: skip
+"""Payload that filters ask, by Qdrant's names of kinds."""
+
 _IDS: Final = UUID("6f1d1a3e-27c5-5a0e-9f55-5f2f1c1f0a51")  # a point's id is made of this and the recording's
 
 
@@ -42,23 +49,34 @@ def connect(url: str) -> "QdrantClient":
         return QdrantClient(url=url, api_key=key, timeout=60, check_compatibility=False)
 
 
+@contextmanager
+def _told() -> Iterator[None]:
+    """What the server or the way to it raises, in one sentence, without the key."""
+    from qdrant_client.http.exceptions import ApiException
+
+    try:
+        yield
+    except (ApiException, OSError) as error:
+        status = getattr(error, "status_code", None) or type(error).__name__
+        raise EinthovenError(f"Qdrant does not answer as expected ({status}): is it there, and {KEY} right?") from None
+
+
 class QdrantIndex:
     """Recordings as points of one collection; made by the first `add`."""
 
     def __init__(self, client: "QdrantClient", collection: str = "einthoven") -> None:
         self._client, self._collection = client, collection
-        try:
+        with _told():
             there = client.collection_exists(collection)
-        except Exception as error:
-            raise EinthovenError(f"Qdrant does not answer as expected ({type(error).__name__}): is it there?") from None
-        self._spaces = list(client.get_collection(collection).config.params.vectors or {}) if there else []
+            self._spaces = list(client.get_collection(collection).config.params.vectors or {}) if there else []
 
     @property
     def spaces(self) -> Sequence[str]:
         return [space for space in SPACES if space in self._spaces]
 
     def __len__(self) -> int:
-        return self._client.count(self._collection, exact=True).count if self._spaces else 0
+        with _told():
+            return self._client.count(self._collection, exact=True).count if self._spaces else 0
 
     def add(self, rows: pa.Table) -> None:
         from qdrant_client.models import PointStruct
@@ -74,30 +92,37 @@ class QdrantIndex:
                 vectors = {space: row[space] for space in spaces}
                 about = {name: _plain(value) for name, value in row.items() if name not in SPACES}
                 points.append(PointStruct(id=_point(row["recording_id"]), vector=vectors, payload=about))
-            self._client.upsert(self._collection, points, wait=True)
+            with _told():
+                self._client.upsert(self._collection, points, wait=True)
+
+    def settle(self) -> None:
+        """The server does it by itself."""
 
     def query(self, vector: Vector, top: int, space: str, where: Filter = ()) -> list[tuple[str, float]]:
         if not self._spaces:
             return []
         if space not in self.spaces:
             raise EinthovenError(f"the index has no {space} vectors.")
-        found = self._client.query_points(
-            self._collection,
-            query=np.asarray(vector, np.float32).tolist(),
-            using=space,
-            limit=top,
-            query_filter=conditions(where),
-            with_payload=["recording_id"],
-        )
+        with _told():
+            found = self._client.query_points(
+                self._collection,
+                query=np.asarray(vector, np.float32).tolist(),
+                using=space,
+                limit=top,
+                query_filter=conditions(where),
+                with_payload=["recording_id"],
+            )
         return [((point.payload or {})["recording_id"], point.score) for point in found.points]
 
     def rows(self, recording_ids: Sequence[str]) -> pa.Table:
         if not self._spaces or not recording_ids:
             return schema.INDEX.columns.empty_table()
         points = [_point(name) for name in recording_ids]
-        found = {
+        with _told():
+            there = self._client.retrieve(self._collection, points, with_payload=True, with_vectors=True)
+        found: dict[str, dict[str, Any]] = {
             str(point.id): {**(point.payload or {}), **(point.vector or {})}  # type: ignore[dict-item]
-            for point in self._client.retrieve(self._collection, points, with_payload=True, with_vectors=True)
+            for point in there
         }
         wanted = [found[point] for point in points if point in found]
         for row in wanted:
@@ -112,12 +137,14 @@ class QdrantIndex:
             return 0
         before = len(self)
         theirs = Conditions(must=[FieldCondition(key="subject_id", match=MatchAny(any=[int(s) for s in subject_ids]))])
-        self._client.delete(self._collection, FilterSelector(filter=theirs), wait=True)
+        with _told():
+            self._client.delete(self._collection, FilterSelector(filter=theirs), wait=True)
         return before - len(self)
 
     def clear(self) -> None:
         if self._spaces:
-            self._client.delete_collection(self._collection)
+            with _told():
+                self._client.delete_collection(self._collection)
             self._spaces = []
 
     def close(self) -> None:
@@ -127,7 +154,11 @@ class QdrantIndex:
         from qdrant_client.models import Distance, VectorParams
 
         vectors = {space: VectorParams(size=width, distance=Distance.COSINE) for space, width in widths.items()}
-        self._client.create_collection(self._collection, vectors_config=vectors)
+        with _told(), warnings.catch_warnings():
+            self._client.create_collection(self._collection, vectors_config=vectors)
+            warnings.simplefilter("ignore")  # in memory it has no such indexes, and says so
+            for name, kind in FILTERED.items():  # before there are points: the graph is made with them in mind
+                self._client.create_payload_index(self._collection, name, kind, wait=True)
         self._spaces = list(widths)
 
 
