@@ -60,7 +60,10 @@ def script(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 def test_results_are_the_committed_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     metrics = json.loads((ROOT / "results" / "ptbxl.json").read_text(encoding="utf-8"))
-    assert script("render", monkeypatch).with_results(README, metrics) == README
+    render = script("render", monkeypatch)
+    assert render.with_results(README, metrics) == README
+    page = render.PAGE.read_text(encoding="utf-8")
+    assert render.with_results(page, metrics, main=False) == page
 
 
 def test_ablations_are_the_committed_ones(monkeypatch: pytest.MonkeyPatch) -> None:
