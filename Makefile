@@ -3,11 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-<<<<<<< HEAD
-.PHONY: demo test lint results results-entities results-vocabulary results-sehr ablations baselines bench bench-entities bench-pairing bench-serve clean
-=======
-.PHONY: demo test lint results results-entities results-vocabulary results-sehr ablations baselines bench bench-entities bench-pairing bench-search clean
->>>>>>> b-index
+.PHONY: demo test lint results results-entities results-vocabulary results-sehr ablations baselines bench bench-entities bench-pairing bench-search bench-serve clean
 
 demo: $(VENV)/.installed ## simulate a cohort, train, evaluate, answer three queries
 	$(BIN)/einthoven demo --out demo
