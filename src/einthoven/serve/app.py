@@ -38,7 +38,7 @@ def create_app(service: Service, options: Options) -> FastAPI:
         lifespan=lifespan,
         **SILENT,
     )
-    app.state.service, app.state.options = service, options
+    app.state.service, app.state.options, app.state.desk = service, options, pages.Desk.of(service)
     problems.install(app)
     app.include_router(api.router)
     app.include_router(pages.router)

@@ -13,7 +13,7 @@ from einthoven.schema import LEADS
 from einthoven.search.archive import MOST, Hit
 from einthoven.serve import cohort
 from einthoven.serve.access import COOKIE, Access, set_session
-from einthoven.serve.api import PathId, Uploaded, service_of
+from einthoven.serve.api import PathId, Uploaded
 from einthoven.serve.audit import asked
 from einthoven.serve.bodies import RecordingId
 from einthoven.serve.facets import facets, patients
@@ -55,11 +55,8 @@ class Desk:
 
 
 def desk_of(request: Request) -> Desk:
-    """The desk of the application, made when the first page is asked for."""
-    state = request.app.state
-    if not hasattr(state, "desk"):
-        state.desk = Desk.of(service_of(request))
-    found: Desk = state.desk
+    """The desk of the application."""
+    found: Desk = request.app.state.desk
     return found
 
 
@@ -127,6 +124,14 @@ async def leave(request: Request) -> Response:
 async def suggest(desk: TheDesk, form: TheForm) -> Response:
     """Options of the box's list, for what was written so far. A POST, so that no log has the words."""
     return page("suggestions", suggestions=desk.suggestions.like(first(form, "q")[:200]))
+
+
+@router.get("/search")
+@router.get("/upload")
+@router.get("/cohort")
+async def nothing_asked(request: Request) -> Response:
+    """Where somebody lands who reloads what a form was sent to."""
+    return RedirectResponse("/", 303)
 
 
 @router.post("/search")

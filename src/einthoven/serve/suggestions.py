@@ -34,7 +34,7 @@ class Suggestions:
 
     keys: Sequence[str]
     places: Sequence[int]  # of each key, in `all`
-    all: Sequence[Suggestion]
+    all: Sequence[Suggestion]  # of most patients first
 
     @classmethod
     def of(cls, archive: Archive) -> "Suggestions":
@@ -52,7 +52,7 @@ class Suggestions:
 
     @classmethod
     def made(cls, all_of_them: Iterable[Suggestion]) -> "Suggestions":
-        kept = tuple(all_of_them)
+        kept = tuple(sorted(all_of_them, key=_frequent))
         pairs = sorted((key, place) for place, one in enumerate(kept) for key in _keys(one))
         return cls(tuple(key for key, _ in pairs), tuple(place for _, place in pairs), kept)
 
@@ -60,7 +60,7 @@ class Suggestions:
         """Those with words that begin with `prefix`, of most patients first; without a prefix the most frequent."""
         prefix = _folded(prefix)
         if not prefix:
-            return sorted(self.all, key=_frequent)[:most]
+            return list(self.all[:most])
         first, seen = bisect_left(self.keys, prefix), {}
         for at in range(first, min(first + SCANNED, len(self.keys))):
             if not self.keys[at].startswith(prefix):
@@ -70,8 +70,7 @@ class Suggestions:
 
     def examples(self) -> list[Suggestion]:
         """Of each kind of code that people think of, the most frequent that is described."""
-        ordered = sorted((one for one in self.all if one.patients and one.meaning), key=_frequent)
-        kinds = {kind_of(one.value): one for one in reversed(ordered)}
+        kinds = {kind_of(one.value): one for one in reversed(self.all) if one.patients and one.meaning}
         return [kinds[kind] for kind in ("finding", "diagnosis", "medication") if kind in kinds]
 
 
