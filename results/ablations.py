@@ -11,12 +11,23 @@ variants have one budget (BUDGET), a sixteenth of the headline recipe's, and two
 import argparse
 import json
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from runs import MEASURES, aligned, digits, einthoven, figures, file_name, flags, main, replaced, threads_of
+from runs import (
+    MEASURES,
+    aligned,
+    as_they_end,
+    digits,
+    einthoven,
+    figures,
+    file_name,
+    flags,
+    main,
+    replaced,
+    threads_of,
+)
 
 from einthoven.study import write_json
 
@@ -134,12 +145,10 @@ def measure(options: argparse.Namespace) -> None:
     def train(run: Run) -> dict:
         return aligned(runs / run.study, RECIPE, run.place(runs), run.settings(), threads)
 
-    with ThreadPoolExecutor(options.jobs) as pool:
-        trained = pool.map(train, todo)
-        for done, (run, metrics) in enumerate(zip(todo, trained, strict=True), start=1):
-            keep(run, metrics)
-            left = (time.monotonic() - began) / done * (len(todo) - done)
-            print(f"{done}/{len(todo)} {run.study}: {run.arm}, seed {run.seed}; {left / 60:.0f} min left", flush=True)
+    for done, (run, metrics) in enumerate(as_they_end(todo, train, options.jobs), start=1):
+        keep(run, metrics)
+        left = (time.monotonic() - began) / done * (len(todo) - done)
+        print(f"{done}/{len(todo)} {run.study}: {run.arm}, seed {run.seed}; {left / 60:.0f} min left", flush=True)
 
 
 def keep(run: Run, metrics: dict) -> None:

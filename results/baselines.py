@@ -9,10 +9,21 @@ Real data, validation split, seed 0. Each is `einthoven align` (or `einthoven fi
 
 import argparse
 import json
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from runs import MEASURES, aligned, bounded, einthoven, figures, file_name, flags, main, replaced, threads_of
+from runs import (
+    MEASURES,
+    aligned,
+    as_they_end,
+    bounded,
+    einthoven,
+    figures,
+    file_name,
+    flags,
+    main,
+    replaced,
+    threads_of,
+)
 
 from einthoven.study import write_json
 
@@ -78,12 +89,11 @@ def measure(options: argparse.Namespace) -> None:
     einthoven(["ingest", "ptbxl", options.ptbxl, str(runs / "study")], runs / "study.txt", threads)
     einthoven(["pair", str(runs / "study")], runs / "study.txt", threads)
     names = [name for name in (*CONTRAST, SUPERVISED) if not options.only or name in options.only or name == MAIN]
-    with ThreadPoolExecutor(options.jobs) as pool:
-        for name, metrics in zip(names, pool.map(lambda name: train(name, runs, threads), names), strict=True):
-            keep(name, figures(metrics["model"]), metrics["counts"])
-            if "random_init" in metrics:
-                keep(RANDOM, figures(metrics["random_init"]), metrics["counts"])
-            print(f"{name}: done", flush=True)
+    for name, metrics in as_they_end(names, lambda name: train(name, runs, threads), options.jobs):
+        keep(name, figures(metrics["model"]), metrics["counts"])
+        if "random_init" in metrics:
+            keep(RANDOM, figures(metrics["random_init"]), metrics["counts"])
+        print(f"{name}: done", flush=True)
 
 
 def rendered(results: dict) -> str:

@@ -5,11 +5,15 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from threading import Lock
+from typing import TypeVar
 
 from einthoven.evaluation.report import shown
+
+T = TypeVar("T")
 
 MEASURES = {  # name -> where it is in the metrics of a model, and by what it is multiplied
     "ECG→text R@1": (("retrieval", "ecg_to_text", "distinct", "recall@1"), 100),
@@ -59,7 +63,24 @@ def einthoven(arguments: list[str], log: Path, threads: int) -> None:
         command = [sys.executable, "-m", "einthoven", *arguments]
         done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, env=environment, check=False)
     if done.returncode:
-        sys.exit(f"{' '.join(arguments[:3])} failed; see {log}")
+        raise RuntimeError(f"{' '.join(arguments[:3])} failed; see {log}")
+
+
+def as_they_end(todo: list[T], train: Callable[[T], dict], jobs: int) -> Iterator[tuple[T, dict]]:
+    """Each run and what it returned, as it ends, several at a time. One that fails takes no other with it."""
+    failed = []
+    with ThreadPoolExecutor(jobs) as pool:
+        running = {pool.submit(train, run): run for run in todo}
+        for ended in as_completed(running):
+            try:
+                metrics = ended.result()
+            except RuntimeError as error:
+                failed.append(str(error))
+                print(error, flush=True)
+            else:
+                yield running[ended], metrics
+    if failed:
+        sys.exit(f"{len(failed)} of {len(todo)} runs failed")
 
 
 def flags(settings: list[str] | tuple[str, ...]) -> list[str]:
@@ -97,16 +118,24 @@ def main(
     results: Path,
     page: Path,
     with_tables: Callable[[str, dict], str],
+    more: Callable[[argparse.ArgumentParser], None] = lambda parser: None,
 ) -> None:
-    """The command line of both scripts: measure, if PTB-XL is given; then make the page from the results."""
+    """The command line of these scripts: measure, if PTB-XL is given; then make the page from the results.
+
+    `more` adds a script's own options.
+    """
     parser = argparse.ArgumentParser(description=described, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ptbxl", help="PTB-XL as published; without it the page is made from the committed JSON")
     parser.add_argument("--runs", type=Path, default=Path(runs))
     parser.add_argument("--seeds", type=int, default=2, help="of ablations")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--only", nargs="*", choices=names)
+    more(parser)
     options = parser.parse_args()
     if options.ptbxl:
-        measure(options)
+        try:
+            measure(options)
+        except RuntimeError as error:  # a command of einthoven has failed, and said why
+            sys.exit(str(error))
     found = json.loads(results.read_text(encoding="utf-8"))
     page.write_text(with_tables(page.read_text(encoding="utf-8"), found), encoding="utf-8")

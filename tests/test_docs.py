@@ -150,7 +150,7 @@ def test_the_readmes_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     for name in ("ecg-text.toml", "ptbxl.toml"):
         (tmp_path / "recipes" / name).write_text(TINY)
     found = commands()
-    assert len(found) == 13
+    assert len(found) == 14
     for command in found:
         cli.app(command[1:], standalone_mode=False)
     said = capsys.readouterr().out

@@ -8,12 +8,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from einthoven import cli, pipeline, schema
+from einthoven import cli, indexing, pipeline, schema
 from einthoven.config import Recipe, Source, load_recipe
 from einthoven.errors import EinthovenError
 from einthoven.evaluation.labels import of_class
 from einthoven.evaluation.outliers import FILE, load_outliers
 from einthoven.model_directory import load
+from einthoven.search.archive import Hit, Query
 from einthoven.study import read_manifest
 from einthoven.training import outliers as training
 from einthoven.training.probes import load_probes
@@ -110,18 +111,22 @@ def test_outliers_are_measured_and_reported(place: Path, tmp_path: Path, monkeyp
     assert "unchanged, nothing to do" in capsys.readouterr().out
 
 
+def asked(model: Path, study: Path, top: int) -> list[Hit]:
+    return indexing.open_archive(model, study).search(Query(text="infarct", top=top)).hits
+
+
 def test_a_model_without_detectors_is_told_and_still_searches(place: Path, tmp_path: Path) -> None:
     shutil.copytree(place / "model", tmp_path / "bare")
     (tmp_path / "bare" / FILE).unlink()
     with pytest.raises(EinthovenError, match="einthoven calibrate"):
         pipeline.outliers(tmp_path / "bare", place / "study", "test", (), tmp_path / "r", recipe().evaluation, "")
-    assert [h.outlier for h in pipeline.search(tmp_path / "bare", place / "study", "infarct", 2)] == [None, None]
+    assert [h.outlier for h in asked(tmp_path / "bare", place / "study", 2)] == [None, None]
 
 
 def test_search_flags_what_the_chosen_detector_flags(place: Path) -> None:
     from einthoven.embed import matrix, table_of
 
-    hits = pipeline.search(place / "model", place / "study", "infarct", 10_000)
+    hits = asked(place / "model", place / "study", 1000)
     rows = pq.read_table(table_of(place / "model").at(place / "study"))
     one = load_outliers(place / "model").detectors["neighbours"]
     above = one.detector.score(matrix(rows["features"])) > one.threshold

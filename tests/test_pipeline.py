@@ -14,9 +14,11 @@ import pytest
 import wfdb
 
 import einthoven
-from einthoven import cli, pipeline, schema
+from einthoven import cli, indexing, pipeline, schema
 from einthoven.config import Entities, Recipe, Source, TextEncoder, load_recipe
 from einthoven.errors import EinthovenError
+from einthoven.search.archive import Hit, Query
+from einthoven.search.filters import Filter, parse
 from einthoven.study import data_kind, read_manifest, stage_manifest
 
 RECIPE = """
@@ -136,9 +138,13 @@ def test_run_takes_settings(recipe: Path, tmp_path: Path) -> None:
         run("run", str(recipe), "--study", str(tmp_path / "study"), "--set", "ecg.depth=50")
 
 
+def asked(study: Path, text: str, top: int, where: Filter = ()) -> list[Hit]:
+    return indexing.open_archive(study / "model", study).search(Query(text=text, top=top, where=where)).hits
+
+
 def test_search_finds_and_explains(study: Path, capsys) -> None:
     run("search", str(study / "model"), str(study), "--text", "atrial fibrillation", "--top", "4", "--split", "train")
-    hits = pipeline.search(study / "model", study, "atrial fibrillation", 4, "train")
+    hits = asked(study, "atrial fibrillation", 4, parse("split = train"))
     assert len(hits) == 4
     assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
     assert all(hit.split == "train" and hit.findings for hit in hits)
@@ -149,7 +155,7 @@ def test_search_agrees_with_the_model_in_python(study: Path) -> None:
     from einthoven.waveforms.store import Store
     from einthoven.waveforms.strips import millivolts
 
-    (hit,) = pipeline.search(study / "model", study, "left bundle branch block", 1)
+    (hit,) = asked(study, "left bundle branch block", 1)
     recordings = pq.read_table(schema.RECORDINGS.at(study)).to_pylist()
     row = next(r["row"] for r in recordings if r["recording_id"] == hit.recording_id)
     model = einthoven.load(study / "model")

@@ -12,10 +12,11 @@ from einthoven.errors import EinthovenError as EinthovenError
 
 if TYPE_CHECKING:
     from einthoven.classifier import load_classifier as load_classifier
+    from einthoven.embedder import EcgEmbedder as EcgEmbedder
     from einthoven.model import Model as Model
     from einthoven.model_directory import load as load
 
-__all__ = ["EinthovenError", "Model", "load", "load_classifier"]
+__all__ = ["EcgEmbedder", "EinthovenError", "Model", "load", "load_classifier"]
 
 
 def __getattr__(name: str) -> Any:
@@ -24,6 +25,10 @@ def __getattr__(name: str) -> Any:
         from einthoven import model_directory
 
         return getattr(model_directory, name)
+    if name == "EcgEmbedder":
+        from einthoven.embedder import EcgEmbedder
+
+        return EcgEmbedder
     if name == "load_classifier":
         from einthoven.classifier import load_classifier
 

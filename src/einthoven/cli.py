@@ -11,16 +11,15 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from einthoven import finetuning, pipeline
+from einthoven import benchmarking, cli_search, finetuning, labelling, pipeline
 from einthoven.cli_compare import compare
 from einthoven.config import Recipe, load_recipe
 from einthoven.errors import EinthovenError
-from einthoven.study import data_kind
+from einthoven.serve.command import serve
 from einthoven.terminal import (
     console,
     print_card,
     print_finetuned,
-    print_hits,
     print_outliers,
     print_report,
     say,
@@ -107,14 +106,19 @@ def entities(study: StudyPath, recipe: RecipePath = None, settings: Settings = N
 
 @app.command()
 def export(
-    form: Annotated[str, typer.Argument(metavar="FORMAT", help="meds: a MEDS 0.4 dataset")],
-    study: StudyPath,
-    out: Annotated[Path, typer.Argument(help="the directory to write")],
+    form: Annotated[str, typer.Argument(metavar="FORMAT", help="meds: a MEDS 0.4 dataset; onnx: an ECG encoder")],
+    source: Annotated[Path, typer.Argument(help="for meds the study, for onnx the model")],
+    out: Annotated[Path, typer.Argument(help="the directory to write, or the .onnx file")],
 ) -> None:
-    """Write a study's events, notes, codes, splits and list of recordings in another format; no waveforms."""
-    if form != "meds":
-        raise EinthovenError(f"export {form}: unknown format; known: meds.")
-    say("export", pipeline.export_meds(study, out))
+    """Write a study's record (no waveforms), or a model's ECG encoder, in another format."""
+    if form == "onnx":
+        from einthoven.onnx_export import export_onnx
+
+        console.print(f"export: {out}: {export_onnx(source, out)}", markup=False)
+    elif form == "meds":
+        say("export", pipeline.export_meds(source, out))
+    else:
+        raise EinthovenError(f"export {form}: unknown format; known: meds, onnx.")
 
 
 @app.command()
@@ -239,20 +243,6 @@ def embed(
 
 
 @app.command()
-def search(
-    model: ModelPath,
-    study: StudyPath,
-    text: Annotated[str, typer.Option("--text", help="what to look for, in words")],
-    top: Annotated[int, typer.Option(min=1, help="how many recordings")] = 10,
-    split: Annotated[str | None, typer.Option(help="only this split")] = None,
-) -> None:
-    """Find the recordings that fit a text best."""
-    if split is not None:
-        pipeline.check_split(split)
-    print_hits(pipeline.search(model, study, text, top, split), text, data_kind(study))
-
-
-@app.command()
 def evaluate(
     model: Annotated[Path, typer.Argument(help="a model directory, or an .npz of any model's embeddings")],
     study: StudyPath,
@@ -276,6 +266,9 @@ def run_evaluation(model: Path, study: Path, split: str, out: Path, recipe: Reci
 
 
 app.command()(compare)
+app.command()(benchmarking.benchmark)
+app.command()(labelling.labels)
+app.command()(labelling.probe)
 
 
 @app.command()
@@ -342,8 +335,12 @@ def demo(
     console.print("einthoven demo: ECGs and charts are simulated; no figure below says anything about real patients.")
     run_all(options, None, out, "test", shlex.join(["einthoven", *sys.argv[1:]]))
     for query in DEMO_QUERIES:
-        print_hits(pipeline.search(out / "model", out, query, 3, "test"), query, data_kind(out))
+        cli_search.search(out / "model", out, query, top=3, split="test")
     console.print(f"report: {out / 'report' / 'report.html'}")
+
+
+cli_search.register(app)
+app.command()(serve)
 
 
 def main() -> None:

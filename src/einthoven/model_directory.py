@@ -1,4 +1,4 @@
-"""A model from the directory it was saved in. Strict: what is missing, unknown or misshapen is an error."""
+"""A model from its directory, here or on the Hub. Strict: what is missing, unknown or misshapen is an error."""
 
 import json
 from pathlib import Path
@@ -9,18 +9,25 @@ import torch
 from einthoven.config import EcgEncoder, Space, TextEncoder, from_dict
 from einthoven.encoders.text import TextPart, text_body
 from einthoven.errors import EinthovenError
+from einthoven.hub import directory_of
 from einthoven.model import FORMAT, CodePart, Model, rebuilt
 from einthoven.vocabulary import vocabulary as vocabularies
 from einthoven.weights import load_weights
 
 
-def load(directory: Path | str, device: str | torch.device | None = None) -> Model:
-    """Load a model directory, onto a GPU if there is one and `device` names no other.
+def load(directory: Path | str, device: str | torch.device | None = None, *, local_files_only: bool = False) -> Model:
+    """Load a model, onto a GPU if there is one and `device` names no other.
 
-    Strict: a missing, unknown or misshapen part is an error. Needs no network.
+    Strict: a missing, unknown or misshapen part is an error. A directory needs no network.
+
+    Args:
+        directory: of a model; or, where there is none of that name, "owner/name" or "owner/name@revision" on the Hub,
+            which is fetched once (`hub.directory_of`).
+        device: where the weights go.
+        local_files_only: of the Hub's models only take one that was fetched before.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    path = Path(directory)
+    path = directory_of(directory, local_files_only)
     values = _read_config(path)
     ecg = from_dict(EcgEncoder, values["ecg"], f"{path}/config.json: ecg")
     space = from_dict(Space, values["space"], f"{path}/config.json: space")
@@ -30,6 +37,7 @@ def load(directory: Path | str, device: str | torch.device | None = None) -> Mod
         codes = _saved_codes(values["codes"], path)
     model = Model(ecg, space, text, codes, values["card"])
     load_weights(model, path, "model directory")
+    model.directory = path
     return model.to(device).eval()
 
 

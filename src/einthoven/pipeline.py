@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from einthoven import schema
 from einthoven.config import Entities, Evaluation, Recipe, Source, to_dict
@@ -23,9 +23,6 @@ from einthoven.study import (
     run_stage,
     stage_manifest,
 )
-
-if TYPE_CHECKING:
-    from einthoven.search.query import Hit
 
 Progress = Callable[[int, int, str], None]
 
@@ -414,7 +411,7 @@ def embed(model_directory: Path, study: Path, progress: Progress = silent) -> Ou
     def work() -> dict[str, Any]:
         return embed_study(load(model_directory), table, study, lambda i, n: progress(i, n, "recordings"))
 
-    with lock(study):
+    with lock(manifest.parent):  # its own folder: several models embed one study at a time
         return run_stage(manifest, **stage, work=work)
 
 
@@ -427,18 +424,6 @@ def embed_to_file(model_directory: Path, study: Path, out: Path, progress: Progr
     refuse_stale_pairs(study)
     embed(model_directory, study, progress)
     return write_npz(model_directory, study, out)
-
-
-def search(model_directory: Path, study: Path, text: str, top: int, split: str | None = None) -> "list[Hit]":
-    """The recordings of a study nearest to a text, outliers flagged; embeds the study first where that was not done."""
-    from einthoven.embed import table_of
-    from einthoven.evaluation.outliers import FILE, load_outliers
-    from einthoven.model_directory import load
-    from einthoven.search.query import search_text
-
-    embed(model_directory, study)
-    outliers = load_outliers(model_directory) if (model_directory / FILE).exists() else None
-    return search_text(load(model_directory), table_of(model_directory), study, text, top, split, outliers)
 
 
 def check(study: Path, out: Path, command: str, progress: Progress = silent) -> dict[str, Any]:

@@ -227,6 +227,29 @@ SCORES = Table(
 """What an evaluation measured of each recording, beside its `metrics.json`: one row per series and recording, by id. It
 is no table of a study, so not among TABLES."""
 
+
+INDEX = Table(
+    "index.parquet",
+    pa.schema(
+        [
+            pa.field("recording_id", pa.string(), nullable=False),
+            pa.field("subject_id", pa.int64(), nullable=False),
+            pa.field("time", TIME),
+            pa.field("split", pa.string(), nullable=False),
+            pa.field("sex", pa.string()),
+            pa.field("age", pa.float32()),
+            pa.field("device", pa.string()),
+            pa.field("site", pa.string()),
+            pa.field("quality", pa.list_(pa.string())),
+            pa.field("findings", pa.list_(pa.string())),  # codes read from this very recording, in their order
+            pa.field("outlier", pa.float32()),  # score less the threshold of the model's detector; above 0: outlying
+            pa.field("coarse", pa.list_(pa.float32())),  # unit length, where text is; null: the model has no such space
+            pa.field("fine", pa.list_(pa.float32())),  # unit length, where codes are; null likewise
+        ]
+    ),
+)
+"""What a search index holds of each recording that has a signal, whatever keeps it: search/index.py."""
+
 TABLES: Final = {
     t.path: t for t in (RECORDINGS, EVENTS, CODES, NOTES, SUPPLIED_ENTITIES, EXCLUDED, ENTITIES, PAIRS, EMBEDDINGS)
 }

@@ -4,7 +4,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from einthoven import schema
 from einthoven.study import Outcome
 
 if TYPE_CHECKING:
-    from einthoven.search.query import Hit
+    from einthoven.search.archive import Answer
 
 # of several processes only the first speaks; a log has room for a table
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 140, quiet=os.environ.get("RANK", "0") != "0")
@@ -84,15 +84,19 @@ def brief(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def print_hits(hits: "Sequence[Hit]", text: str, kind: str) -> None:
+def print_hits(answer: "Answer", query: str, kind: str) -> None:
     """A ranking, and the kind of data that it is of."""
-    table = Table(title=f"“{text}” · {kind} data", title_justify="left")
-    for column in ("rank", "recording", "split", "cosine", "outlier", "findings of this recording"):
+    flags = {True: "yes", False: "no", None: "–"}
+    table = Table(title=f"{query} · {kind} data", title_justify="left")
+    for column in ("rank", "recording", "split", "cosine", "age", "sex", "outlier", "findings of this recording"):
         table.add_column(column)
-    for rank, hit in enumerate(hits, start=1):
-        flag = {True: "yes", False: "no", None: "–"}[hit.outlier]
-        table.add_row(str(rank), hit.recording_id, hit.split, f"{hit.score:.3f}", flag, "; ".join(hit.findings))
+    for rank, hit in enumerate(answer.hits, start=1):
+        age = "–" if hit.age is None else f"{hit.age:.0f}"
+        place = (str(rank), hit.recording_id, hit.split, f"{hit.score:.3f}", age, hit.sex or "–", flags[hit.outlier])
+        table.add_row(*map(escape, place), escape("; ".join(hit.findings)))
     console.print(table)
+    if answer.outlier is not None:
+        console.print(f"the ECG asked with is an outlier to the model: {flags[answer.outlier]}")
 
 
 def print_card(card: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -25,6 +26,15 @@ def load_weights(module: nn.Module, directory: Path, called: str = "directory") 
         raise EinthovenError(f"{directory}/{FILE} is missing: the {called} is incomplete.") from None
     except (RuntimeError, SafetensorError) as error:
         raise misfit(directory, error) from None
+
+
+def holds_weights(module: nn.Module, directory: Path) -> bool:
+    """Whether the file holds exactly the weights that `module` has now."""
+    try:
+        saved, state = load_file(directory / FILE), module.state_dict()
+    except (OSError, SafetensorError):
+        return False
+    return saved.keys() == state.keys() and all(torch.equal(saved[name], state[name].cpu()) for name in saved)
 
 
 def misfit(directory: Path, error: Exception) -> EinthovenError:

@@ -7,7 +7,7 @@ from sklearn.metrics import mean_absolute_error, r2_score, roc_auc_score, root_m
 
 from einthoven.errors import EinthovenError
 from einthoven.evaluation.discrimination import discrimination
-from einthoven.evaluation.finetuned import Run, finetuned_metrics, regression_metrics
+from einthoven.evaluation.finetuned import Run, finetuned_metrics, macro_difference, regression_metrics
 from einthoven.evaluation.intervals import weights
 
 NAMES = ("age", "ef")
@@ -92,3 +92,29 @@ def test_a_fraction_is_the_mean_over_its_subsets(task: str) -> None:
     assert found["0.1"]["macro"]["value"] == pytest.approx(means)
     assert found["1"]["subsets"][0]["macro"] == pytest.approx(found["1"]["macro"]["value"])
     assert found["0.1"]["macro"]["low"] <= means <= found["0.1"]["macro"]["high"]
+
+
+def test_a_difference_is_that_of_the_same_resampled_patients_for_both() -> None:
+    random = np.random.default_rng(5)
+    subjects = np.arange(80) // 2
+    values = (random.random((80, 2)) < 0.4).astype(float)
+    values[::9, 1] = np.nan
+    first, second = values + random.normal(0, 1, (2, 80, 2)), values + random.normal(0, 2, (3, 80, 2))
+    first, second = np.nan_to_num(first), np.nan_to_num(second)
+
+    def macro(runs: np.ndarray, times: np.ndarray) -> float:
+        each = []
+        for run in runs:
+            for c in range(2):
+                seen = ~np.isnan(values[:, c]) & (times > 0)
+                each.append(roc_auc_score(values[seen, c], run[seen, c], sample_weight=times[seen]))
+        return float(np.mean(each))
+
+    found = macro_difference(values, first, second, subjects, resamples=60, seed=2)
+    assert found["value"] == pytest.approx(macro(first, np.ones(80)) - macro(second, np.ones(80)))
+    resampled = [macro(first, row) - macro(second, row) for row in weights(subjects, 60, 2)]
+    assert (found["low"], found["high"]) == pytest.approx(tuple(np.percentile(resampled, [2.5, 97.5])))
+    same = macro_difference(values, first, first, subjects, resamples=20)
+    assert (same["value"], same["low"], same["high"]) == (0, 0, 0)
+    with pytest.raises(EinthovenError, match="AUROC is not defined"):
+        macro_difference(np.ones((80, 2)), first, second, subjects)

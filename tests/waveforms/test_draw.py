@@ -4,7 +4,7 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 
 from einthoven.schema import LEADS
-from einthoven.waveforms.draw import draw_svg
+from einthoven.waveforms.draw import Shade, draw_svg
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -62,3 +62,15 @@ def test_long_and_short_recordings_fit():
 def test_the_title_is_escaped():
     text = draw_svg(np.zeros((12, 100)), 100, '<script>alert("x")</script>')
     assert "<script>" not in text and "&lt;script&gt;" in text
+
+
+def test_a_shade_lies_where_its_lead_is_printed_at_its_time():
+    shades = [Shade("II", 2.0, 3.0, 1.0), Shade("V1", 0.0, 5.0, 0.0), Shade("V1", 5.0, 6.0, 0.5)]
+    svg = ElementTree.fromstring(draw_svg(np.zeros((12, 1000)), 100, "ECG", shades))
+    found = [
+        (float(r.get("x")), float(r.get("width")), float(r.get("y")), float(r.get("fill-opacity")))
+        for r in svg.iter(f"{SVG}rect")
+        if r.get("fill-opacity")
+    ]
+    # lead II is printed twice: up to 2.5 s in its row, and whole below; V1 is printed from 5 s to 7.5 s
+    assert found == [(135, 25, 11, 0.28), (60, 12.5, 41, 0.5), (60, 25, 101, 0.5)]

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from einthoven.errors import EinthovenError
-from einthoven.evaluation.discrimination import discrimination
+from einthoven.evaluation.discrimination import discrimination, weighted_auroc
 from einthoven.evaluation.intervals import Floats, Integers, bootstrap
 from einthoven.evaluation.targets import CLASSES
 
@@ -65,6 +65,37 @@ def measured(
         return regression_metrics(values, predictions, labels, subjects, resamples, seed)
     known = ~np.isnan(values)
     return discrimination(values == 1, predictions, labels, subjects, resamples, seed, known)
+
+
+def macro_difference(
+    values: NDArray[np.float64],
+    first: Floats,
+    second: Floats,
+    subjects: Integers,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, float]:
+    """Macro AUROC of `first` minus that of `second`, with the interval of the difference (paired patient bootstrap).
+
+    values [n, labels], 0, 1 or NaN where unknown; first [runs, n, labels] and second [runs', n, labels], of which the
+    mean over runs is taken inside each resample; subjects [n]. Each resample draws the same patients for both, so what
+    makes a patient hard for both drops out. Labels without a positive or a negative are left out.
+    """
+    known, positive = ~np.isnan(values), values == 1
+    kept = np.flatnonzero(positive.any(axis=0) & (known & ~positive).any(axis=0)).tolist()
+    if not kept:
+        raise EinthovenError("No class has both a positive and a negative recording: AUROC is not defined.")
+
+    def macro(w: Floats, runs: Floats) -> Floats:
+        return np.mean(
+            [weighted_auroc(positive[:, c], run[:, c], w * known[:, c]) for run in runs for c in kept], axis=0
+        )
+
+    def difference(w: Floats) -> dict[str, Floats]:
+        return {"macro": macro(w, first) - macro(w, second)}
+
+    return bootstrap(subjects, difference, resamples, seed)["macro"]
 
 
 def regression_metrics(

@@ -1,9 +1,11 @@
 """The labels evaluation uses, read from a study's tables."""
 
+import csv
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from importlib.resources import files
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +21,14 @@ from einthoven.study import read_manifest, read_table, stage_manifest
 PREFIX = "SCP_CLASS//"
 ORDER = ("NORM", "MI", "STTC", "CD", "HYP")
 """The order in which PTB-XL's super-classes are reported; classes of other sources follow, sorted."""
+
+SNOMED: Final = "DX//SNOMED//"
+"""Findings in SNOMED CT, as the Challenges have them (sources/challenge.py)."""
+SNOMED_FILE: Final = "snomed_classes.tsv"
+"""SNOMED CT code -> super-class: the 2020 and 2021 Challenges' diagnoses (Perez Alday 2020; Reyna 2021) that are a
+diagnostic statement of PTB-XL, or several of one super-class; with that statement, and the name the Challenge gives."""
+SINUS: Final = f"{SNOMED}426783006"
+"""Sinus rhythm: alone among a recording's codes it is what CPSC2018's "normal" became."""
 
 
 class SuperClasses(NamedTuple):
@@ -36,20 +46,27 @@ def super_classes(study: Path) -> SuperClasses:
 
     A recording is positive for class X if any of its own events has a code below `SCP_CLASS//X`, whatever its
     likelihood. Events of the patient's other recordings do not count. Recordings without any class get no row.
+
+    SNOMED CT codes lie below the class that SNOMED_FILE gives them; a recording whose only one is SINUS is NORM.
     """
     codes = read_table(schema.CODES, study, ["code", "parent_codes"]).to_pylist()
     classes_of = {
         row["code"]: [p.removeprefix(PREFIX) for p in row["parent_codes"] or () if p.startswith(PREFIX)]
         for row in codes
     }
-    known = {name for names in classes_of.values() for name in names}
-    classes = (*(c for c in ORDER if c in known), *sorted(known - set(ORDER)))
     events = read_table(schema.EVENTS, study, ["code", "recording_id"])
     events = events.filter(pc.is_valid(events["recording_id"]))
     present = set(events["code"].unique().to_pylist())  # a sub-class lies below a class, too, but nobody has it
+    classes_of |= _snomed_classes(present)
+    normal = _sinus_alone(events)
+    if normal:
+        classes_of[SINUS] = ["NORM"]  # as a query; it is no sign of NORM beside others
+    known = {name for names in classes_of.values() for name in names}
+    classes = (*(c for c in ORDER if c in known), *sorted(known - set(ORDER)))
     positive: dict[str, set[str]] = defaultdict(set)
     for code, recording in zip(events["code"].to_pylist(), events["recording_id"].to_pylist(), strict=True):
-        positive[recording].update(classes_of.get(code, ()))
+        if code != SINUS or recording in normal:
+            positive[recording].update(classes_of.get(code, ()))
     everyone = read_table(schema.RECORDINGS, study, ["recording_id"])["recording_id"].to_pylist()
     labelled = tuple(recording for recording in everyone if positive.get(recording))
     labels = np.array([[c in positive[r] for c in classes] for r in labelled], bool).reshape(
@@ -59,6 +76,21 @@ def super_classes(study: Path) -> SuperClasses:
         c: tuple(code for code in sorted(present & classes_of.keys()) if c in classes_of[code]) for c in classes
     }
     return SuperClasses(classes, labelled, labels, len(everyone) - len(labelled), codes_of)
+
+
+def _snomed_classes(present: Collection[str]) -> dict[str, list[str]]:
+    """The classes of those SNOMED CT codes that recordings have."""
+    text = files("einthoven.evaluation").joinpath(SNOMED_FILE).read_text(encoding="utf-8")
+    rows = csv.DictReader(text.splitlines(), delimiter="\t")
+    return {SNOMED + row["snomed"]: [row["class"]] for row in rows if SNOMED + row["snomed"] in present}
+
+
+def _sinus_alone(events: pa.Table) -> set[str]:
+    """The recordings whose only SNOMED CT code is SINUS; `events` have a recording."""
+    coded = events.filter(pc.starts_with(events["code"], SNOMED))
+    sinus = pc.unique(coded["recording_id"].filter(pc.equal(coded["code"], SINUS)))
+    others = pc.unique(coded["recording_id"].filter(pc.not_equal(coded["code"], SINUS)))
+    return set(sinus.to_pylist()) - set(others.to_pylist())
 
 
 def without_class(rows: pa.Table, study: Path, name: str | None) -> pa.Table:

@@ -38,7 +38,7 @@ from einthoven.model import FINE, Model
 from einthoven.model_card import WITH_RESULTS, write_card
 from einthoven.model_directory import load
 from einthoven.pairing.kinds import kinds_of
-from einthoven.search.query import findings
+from einthoven.search.rows import codes_of, descriptions
 from einthoven.study import data_kind, read_manifest, read_table, sha256, stage_manifest
 from einthoven.training.probes import FILE, load_probes
 from einthoven.waveforms.store import Store
@@ -209,9 +209,10 @@ def examples(model: Model, vectors: Floats, data: Split, study: Path, store: Sto
         return ()
     prompts = [PROMPTS[name]["english"][0] for name in data.classes if name in PROMPTS][:EXAMPLES]
     nearest = [int(np.argmax(vectors @ vector)) for vector in model.encode_text(prompts)]
-    names = findings(study, [data.ids[i] for i in nearest])
+    codes, meaning = codes_of(study, [data.ids[i] for i in nearest]), descriptions(study)
     signals = millivolts(store.read(data.rows[nearest]))
+    named = {name: tuple(meaning.get(code, code) for code in found) for name, found in codes.items()}
     return tuple(
-        Example(prompt, data.ids[i], signal, store.sampling_rate, tuple(names.get(data.ids[i], ())))
+        Example(prompt, data.ids[i], signal, store.sampling_rate, named.get(data.ids[i], ()))
         for prompt, i, signal in zip(prompts, nearest, signals, strict=True)
     )

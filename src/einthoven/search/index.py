@@ -1,32 +1,40 @@
-"""Exact nearest neighbours by cosine. One small interface, so that a disk or cluster index can take its place."""
+"""What every index of recordings can do, be it in memory, on disk or on a cluster."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+import pyarrow as pa
 
-Matrix = np.ndarray[Any, np.dtype[np.float32]]
+from einthoven.search.filters import Filter
+
+Vector = np.ndarray[Any, np.dtype[np.float32]]
+
+SPACES = ("coarse", "fine")
 
 
-@dataclass(frozen=True)
-class ExactIndex:
-    """Unit vectors [n, d] and the id of each row. Queries read every vector, in chunks of bounded memory."""
+class VectorIndex(Protocol):
+    """Recordings with unit vectors in one or two spaces; cosine similarity. Rows have the columns of schema.INDEX."""
 
-    ids: Sequence[str]
-    vectors: Matrix
+    @property
+    def spaces(self) -> Sequence[str]:
+        """Those of SPACES in which the recordings have vectors."""
 
-    def query(self, vector: Matrix, top: int, chunk: int = 1 << 16) -> list[tuple[str, float]]:
-        """The `top` ids of highest cosine with `vector` [d], best first; ties in order of id."""
-        scores = np.concatenate(
-            [self.vectors[i : i + chunk] @ vector for i in range(0, len(self.vectors), chunk)]
-            or [np.empty(0, np.float32)]
-        )
-        top = min(top, len(scores))
-        if top <= 0:
-            return []
-        # everything that ties with the last place is a candidate, so that ties are broken by id alone
-        threshold = np.partition(scores, len(scores) - top)[len(scores) - top]
-        candidates = np.flatnonzero(scores >= threshold).tolist()
-        ranked = sorted(((self.ids[i], float(scores[i])) for i in candidates), key=lambda hit: (-hit[1], hit[0]))
-        return ranked[:top]
+    def __len__(self) -> int: ...
+
+    def add(self, rows: pa.Table) -> None:
+        """Put recordings in; one with the id of another takes its place."""
+
+    def query(self, vector: Vector, top: int, space: str, where: Filter = ()) -> list[tuple[str, float]]:
+        """The `top` ids of highest cosine with `vector` [d] among those that satisfy `where`, best first."""
+
+    def rows(self, recording_ids: Sequence[str]) -> pa.Table:
+        """What the index holds of these recordings, in this order, those it has; vectors as well."""
+
+    def delete_patients(self, subject_ids: Sequence[int]) -> int:
+        """Remove every trace of these patients; how many recordings that were."""
+
+    def clear(self) -> None:
+        """Remove everything."""
+
+    def close(self) -> None: ...

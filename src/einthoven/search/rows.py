@@ -1,0 +1,53 @@
+"""What an index holds of each recording: its embeddings, and what a search may ask for beside them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from einthoven import schema
+from einthoven.embed import matrix, table_of
+from einthoven.evaluation.outliers import FILE, load_outliers
+from einthoven.model_directory import load
+from einthoven.study import read_table
+
+ABOUT = ("time", "sex", "age", "device", "site", "quality")
+
+
+def rows_of(model_directory: Path, study: Path) -> pa.Table:
+    """The embedded recordings of a study, with the columns of schema.INDEX."""
+    seen = read_table(table_of(model_directory), study)
+    about = read_table(schema.RECORDINGS, study, ["recording_id", *ABOUT])
+    about = about.take(pc.index_in(seen["recording_id"], value_set=about["recording_id"].combine_chunks()))
+    columns: dict[str, Any] = {name: seen[name] for name in ("recording_id", "subject_id", "split", "fine")}
+    columns |= {name: about[name] for name in ABOUT}
+    ids = seen["recording_id"].to_pylist()
+    found = codes_of(study, ids)
+    columns["findings"] = pa.array([found.get(name, []) for name in ids], pa.list_(pa.string()))
+    columns["outlier"] = pa.nulls(len(seen), pa.float32())
+    if (model_directory / FILE).exists() and len(seen):
+        scores = load_outliers(model_directory).scores(matrix(seen["features"]), matrix(seen["embedding"]))
+        columns["outlier"] = pa.array(scores, pa.float32())
+    with_text = "text" in load(model_directory).space_config.modalities
+    empty = pa.nulls(len(seen), schema.INDEX.columns.field("coarse").type)
+    columns["coarse"] = seen["embedding"] if with_text else empty
+    return pa.table({name: columns[name] for name in schema.INDEX.columns.names}).cast(schema.INDEX.columns)
+
+
+def codes_of(study: Path, recording_ids: Sequence[str]) -> dict[str, list[str]]:
+    """The codes whose event names one of these recordings."""
+    events = read_table(schema.EVENTS, study, ["code", "recording_id"])
+    events = events.filter(pc.is_in(events["recording_id"], pa.array(recording_ids, pa.string())))
+    found: dict[str, list[str]] = {}
+    for code, recording in zip(events["code"].to_pylist(), events["recording_id"].to_pylist(), strict=True):
+        found.setdefault(recording, []).append(code)
+    return found
+
+
+def descriptions(study: Path) -> dict[str, str]:
+    """What the codes of a study mean, where it says so."""
+    codes = read_table(schema.CODES, study, ["code", "description"])
+    named = zip(codes["code"].to_pylist(), codes["description"].to_pylist(), strict=True)
+    return {code: name for code, name in named if name}

@@ -1,0 +1,1 @@
+"""The web service: one model and one study, searched over HTTP."""

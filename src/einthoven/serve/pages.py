@@ -1,0 +1,278 @@
+"""The routes of the page: HTML from the server, which htmx refreshes in part and which works without JavaScript."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Final
+
+import numpy as np
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.responses import RedirectResponse
+from markupsafe import Markup
+
+from einthoven.schema import LEADS
+from einthoven.search.archive import MOST, Hit
+from einthoven.serve import cohort
+from einthoven.serve.access import COOKIE, Access, set_session
+from einthoven.serve.api import PathId, Uploaded, service_of
+from einthoven.serve.audit import asked
+from einthoven.serve.bodies import RecordingId
+from einthoven.serve.facets import facets, patients
+from einthoven.serve.kept import Kept
+from einthoven.serve.options import Options
+from einthoven.serve.problems import RefusedError
+from einthoven.serve.rendering import asset_response, page, said_of
+from einthoven.serve.saliency import WINDOW, heat, shades
+from einthoven.serve.searches import Form, Search, UploadedEcg, asked_with, begun, first
+from einthoven.serve.service import Service
+from einthoven.serve.suggestions import Suggestions
+from einthoven.serve.timeline import marks, static, timeline
+
+SHOWN: Final = 10
+"""Patients, or recordings, of a page of results."""
+ALIKE: Final = 6
+EXAMPLES: Final = ("atrial fibrillation", "left bundle branch block", "old inferior myocardial infarction")
+router = APIRouter(include_in_schema=False)
+
+
+@dataclass
+class Desk:
+    """What pages need beside the service."""
+
+    service: Service
+    suggestions: Suggestions
+    kept: Kept[Search] = field(default_factory=Kept)
+
+    @classmethod
+    def of(cls, service: Service) -> "Desk":
+        return cls(service, Suggestions.of(service.archive))
+
+    def search(self, name: str) -> Search:
+        """A search that was asked before; RefusedError 410."""
+        found = self.kept.get(name)
+        if found is None:
+            raise RefusedError(410)
+        return found
+
+
+def desk_of(request: Request) -> Desk:
+    """The desk of the application, made when the first page is asked for."""
+    state = request.app.state
+    if not hasattr(state, "desk"):
+        state.desk = Desk.of(service_of(request))
+    found: Desk = state.desk
+    return found
+
+
+async def form_of(request: Request) -> Form:
+    """A form's fields, files left out."""
+    form = await request.form()
+    return {name: [value for value in form.getlist(name) if isinstance(value, str)] for name in form}
+
+
+TheDesk = Annotated[Desk, Depends(desk_of)]
+TheForm = Annotated[Form, Depends(form_of)]
+
+
+def shown(request: Request, template: str, **values: Any) -> Response:
+    """A page with what all have in common."""
+    desk, options = desk_of(request), request.app.state.options
+    about = desk.service.about()
+    usual = {"about": about, "token": options.token is not None, "box": "", "common": desk.suggestions.like("")}
+    return page(template, **{**usual, **values})
+
+
+@router.get("/")
+async def home(request: Request) -> Response:
+    """The box, and what can be put into it."""
+    codes = desk_of(request).suggestions.examples()
+    return shown(request, "home", examples=EXAMPLES, codes=codes)
+
+
+@router.get("/static/{name:path}")
+async def static_file(request: Request, name: str) -> Response:
+    """Style, script and htmx."""
+    found = asset_response(name, request.headers.get("if-none-match", ""))
+    if found is None:
+        raise RefusedError(404)
+    return found
+
+
+@router.get("/login")
+async def ask_token(request: Request) -> Response:
+    """Where a browser hands in the token."""
+    return page("login", wrong=False)
+
+
+@router.post("/login")
+async def enter(request: Request, form: TheForm) -> Response:
+    """Hand in the token."""
+    options: Options = request.app.state.options
+    access = Access(options.token)
+    if not access.knows(first(form, "token")[:1000]):
+        return page("login", 401, wrong=True)
+    answer = RedirectResponse("/", 303)
+    set_session(answer, access, request.url.scheme == "https" or options.proxied)
+    return answer
+
+
+@router.post("/logout")
+async def leave(request: Request) -> Response:
+    """Forget the cookie."""
+    answer = RedirectResponse("/login", 303)
+    answer.delete_cookie(COOKIE)
+    return answer
+
+
+@router.post("/suggest")
+async def suggest(desk: TheDesk, form: TheForm) -> Response:
+    """Options of the box's list, for what was written so far. A POST, so that no log has the words."""
+    return page("suggestions", suggestions=desk.suggestions.like(first(form, "q")[:200]))
+
+
+@router.post("/search")
+async def search(request: Request, desk: TheDesk, form: TheForm) -> Response:
+    """Begin a search, or narrow one; its results have an address without its words."""
+    again = first(form, "again")
+    before = desk.kept.get(again) if again else None
+    asked(request, *asked_with(form, before))
+    return _to(desk.kept.put(await begun(desk.service, form, before)))
+
+
+@router.post("/upload")
+async def upload(request: Request, desk: TheDesk, ecg: Uploaded) -> Response:
+    """Search with an ECG of one's own."""
+    service = desk.service
+    seen = await service.seen(ecg)
+    rate, seconds = ecg.sampling_rate, ecg.signal.shape[1] / ecg.sampling_rate
+    told = f"{', '.join(ecg.leads)}; {rate:g} Hz, {seconds:.1f} s, {ecg.format}"
+    kept = UploadedEcg(await service.drawing_ecg(ecg), told, await service.verdict(seen))
+    return _to(desk.kept.put(Search("ecg", "", seen.vector, seen.space, uploaded=kept)))
+
+
+@router.get("/search/{name}")
+async def results(request: Request, desk: TheDesk, name: str, more: Annotated[int, Query(ge=1, le=20)] = 1) -> Response:
+    """The results of a search."""
+    found = desk.search(name)
+    asked(request, found.kind, found.told)
+    hits = await found.hits(desk.service)
+    groups = patients(hits) if found.choice.by_patient else [[hit] for hit in hits]
+    part = groups[: SHOWN * more]
+    return shown(
+        request,
+        "results",
+        search=found,
+        name=name,
+        box=found.told if found.kind in ("text", "codes") else "",
+        groups=part,
+        left=len(groups) - len(part),
+        more=more,
+        looked_at=len(hits),
+        facets=facets(hits, found.choice),
+        said=_said(desk, [group[0] for group in part]),
+        meanings=desk.service.archive.meanings,
+        most=MOST,
+    )
+
+
+@router.get("/recording/{recording_id:path}")
+async def recording(
+    request: Request, desk: TheDesk, recording_id: PathId, search: str = "", marked: bool = False
+) -> Response:
+    """A recording, the chart around it, what the model says of it, and its like."""
+    asked(request, "recording", recording_id)
+    service, asking = desk.service, desk.kept.get(search) if search else None
+    known = await service.recording(recording_id)
+    values: dict[str, Any] = {"findings": None, "alike": [], "score": None, "drawing": None, "heat": None, "top": []}
+    if known.signal:
+        values |= await _seen(service, recording_id, asking)
+        if asking is not None and marked:
+            values |= await _marked(service, recording_id, asking)
+    return shown(
+        request,
+        "recording",
+        known=known,
+        said=said_of(service.charts.row(recording_id)),
+        search=asking,
+        name=search,
+        timeline=timeline(marks(known)),
+        static=static(known),
+        window=WINDOW,
+        **values,
+    )
+
+
+@router.get("/compare")
+async def compare(
+    request: Request,
+    desk: TheDesk,
+    recording: Annotated[Sequence[RecordingId], Query()] = (),
+    search: str = "",
+) -> Response:
+    """Two ECGs, one below the other: two of the study, or one of them and an uploaded one."""
+    uploaded = desk.kept.get(search) if search else None
+    if uploaded is not None and uploaded.uploaded is None:
+        uploaded = None
+    if len(recording) != (2 if uploaded is None else 1):
+        raise RefusedError(422, "Two ECGs are compared. Mark two in the results, then press “Compare the two”.")
+    asked(request, "recording", " ".join(recording))
+    service = desk.service
+    known = [await service.recording(one) for one in recording]
+    vectors = [(await service.stored(one))[0] for one in recording]
+    findings = [await service.findings(one) for one in recording]
+    if uploaded is not None and uploaded.uploaded is not None:
+        vectors.append(uploaded.vector)
+        findings.append(uploaded.uploaded.findings)
+    said = {one: said_of(service.charts.row(one)) for one in recording}
+    cosine = float(vectors[0] @ vectors[1])
+    return shown(
+        request, "compare", known=known, uploaded=uploaded, findings=findings, cosine=cosine, said=said, name=search
+    )
+
+
+@router.post("/cohort")
+async def export(request: Request, desk: TheDesk, form: TheForm) -> Response:
+    """The nearest recordings of a search as a file."""
+    found = desk.search(first(form, "search"))
+    asked(request, found.kind, found.told)
+    count, least = first(form, "top"), first(form, "least")
+    if not (count.isdecimal() and 1 <= int(count) <= MOST):
+        raise RefusedError(422, f"How many recordings? Expected a number from 1 to {MOST:,}.")
+    try:
+        threshold = float(least) if least else None
+    except ValueError:
+        raise RefusedError(422, "Positive from which score? Expected a number such as 0.4, or nothing.") from None
+    hits = await found.hits(desk.service, int(count))
+    meds = first(form, "format") == "meds"
+    content = cohort.as_meds_labels(hits, threshold) if meds else cohort.as_csv(hits, threshold)
+    file, kind = ("labels.parquet", "application/vnd.apache.parquet") if meds else ("cohort.csv", "text/csv")
+    headers = {"Content-Disposition": f'attachment; filename="{file}"'}
+    return Response(content, media_type=kind, headers=headers)
+
+
+def _to(name: str) -> Response:
+    return RedirectResponse(f"/search/{name}", 303)
+
+
+def _said(desk: Desk, hits: Sequence[Hit]) -> Mapping[str, str]:
+    return {hit.recording_id: said_of(desk.service.charts.row(hit.recording_id)) for hit in hits}
+
+
+async def _seen(service: Service, recording_id: str, asking: Search | None) -> dict[str, Any]:
+    vector, space, subject = await service.stored(recording_id)
+    found: dict[str, Any] = {"findings": await service.findings(recording_id)}
+    found["alike"] = await service.near(vector, space, ALIKE, (), True, subject)
+    if asking is not None:
+        found["score"] = await service.cosine(recording_id, asking.vector, asking.space)
+    return found
+
+
+async def _marked(service: Service, recording_id: str, asking: Search) -> dict[str, Any]:
+    falls = await service.falls(recording_id, asking.vector, asking.space)
+    order = np.argsort(-falls, axis=None)[:5]
+    top = [
+        (LEADS[lead], window * WINDOW, float(falls[lead, window]))
+        for lead, window in (np.unravel_index(place, falls.shape) for place in order)
+        if falls[lead, window] > 0
+    ]
+    drawing = await service.drawing_shaded(recording_id, shades(falls))
+    return {"drawing": Markup(drawing), "heat": heat(falls), "top": top}

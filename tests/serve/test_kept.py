@@ -1,0 +1,26 @@
+from einthoven.serve.kept import Kept
+
+
+def test_what_was_kept_is_found_by_a_name_that_says_nothing() -> None:
+    kept: Kept[str] = Kept()
+    names = {kept.put("a search") for _ in range(100)}
+    assert len(names) == 100 and all(len(name) >= 22 for name in names)
+    assert all(kept.get(name) == "a search" for name in names) and kept.get("other") is None
+
+
+def test_the_longest_unused_makes_room() -> None:
+    kept: Kept[int] = Kept(most=2)
+    first, second = kept.put(1), kept.put(2)
+    assert kept.get(first) == 1
+    third = kept.put(3)
+    assert kept.get(second) is None and (kept.get(first), kept.get(third)) == (1, 3) and len(kept) == 2
+
+
+def test_what_nobody_asks_for_is_forgotten() -> None:
+    now = 0.0
+    kept: Kept[int] = Kept(seconds=10, clock=lambda: now)
+    used, unused = kept.put(1), kept.put(2)
+    now = 8.0
+    assert kept.get(used) == 1
+    now = 12.0
+    assert kept.get(unused) is None and kept.get(used) == 1 and len(kept) == 1

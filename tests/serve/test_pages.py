@@ -1,0 +1,133 @@
+"""The page without a browser: who may see it, what it never says, what it is made of."""
+
+import hashlib
+import re
+from collections.abc import Callable
+from importlib.resources import files
+from typing import Any
+
+import pytest
+
+from einthoven.serve.api import router as api
+from einthoven.serve.app import create_app
+from einthoven.serve.pages import router as pages
+from einthoven.serve.rendering import assets
+from einthoven.serve.service import Service
+
+Ask = Callable[..., Any]
+TOKEN = "t" * 40
+VENDORED = files("einthoven") / "serve" / "static" / "vendor"
+
+
+def test_htmx_is_the_one_that_was_published() -> None:
+    said = (VENDORED / "README.md").read_text(encoding="utf-8")
+    assert hashlib.sha256((VENDORED / "htmx.min.js").read_bytes()).hexdigest() in said
+    assert 'version:"2.0.11"' in (VENDORED / "htmx.min.js").read_text(encoding="utf-8") and "2.0.11" in said
+
+
+def test_no_page_has_a_script_or_a_style_within_or_from_elsewhere() -> None:
+    folder = files("einthoven") / "serve" / "templates"
+    for template in folder.iterdir():
+        text = template.read_text(encoding="utf-8")
+        assert not re.search(r"<script(?![^>]*\bsrc=)|<style|\sstyle=|\son\w+=|hx-on|https?://|js:", text), (
+            template.name
+        )
+
+
+def test_files_of_the_page_are_there_and_no_others(ask: Ask) -> None:
+    for name in assets():
+        answer = ask("GET", f"/static/{name}")
+        assert answer.status_code == 200 and answer.headers["x-content-type-options"] == "nosniff"
+        again = ask("GET", f"/static/{name}", headers={"If-None-Match": answer.headers["etag"]})
+        assert again.status_code == 304 and not again.content
+    for name in ("../app.py", "%2e%2e/app.py", "vendor/README.md", "nothing.css"):
+        assert ask("GET", f"/static/{name}").status_code == 404
+
+
+def test_a_page_needs_the_token_and_the_form_of_it_gives_a_session(served: Callable[..., Any]) -> None:
+    ask = served(token=TOKEN)
+    for path in ("/", "/recording/x", "/compare", "/search/x"):
+        answer = ask("GET", path)
+        assert (answer.status_code, answer.headers["location"]) == (303, "/login")
+    refused = ask("POST", "/search", data={"q": "x"})
+    assert refused.status_code == 401 and 'href="/login"' in refused.text
+    assert ask("GET", "/login").status_code == 200 and ask("GET", "/static/style.css").status_code == 200
+    wrong = ask("POST", "/login", data={"token": "wrong"})
+    assert wrong.status_code == 401 and "not the token" in wrong.text and "set-cookie" not in wrong.headers
+    entered = ask("POST", "/login", data={"token": TOKEN})
+    assert entered.status_code == 303 and "HttpOnly" in entered.headers["set-cookie"]
+    cookie = {"Cookie": entered.headers["set-cookie"].partition(";")[0]}
+    inside = ask("GET", "/", headers=cookie)
+    assert inside.status_code == 200 and "Sign out" in inside.text
+    assert "einthoven_session=" in ask("POST", "/logout", headers=cookie).headers["set-cookie"]
+
+
+def test_a_form_of_another_site_is_refused_in_words(ask: Ask) -> None:
+    answer = ask("POST", "/search", data={"q": "x"}, headers={"Origin": "http://evil.example"})
+    assert answer.status_code == 403 and answer.headers["content-type"].startswith("text/html")
+    assert "own page" in answer.text and answer.headers["content-security-policy"].startswith("default-src 'none'")
+
+
+def test_browsers_say_where_our_own_forms_come_from(ask: Ask) -> None:
+    assert ask("GET", "/").headers["referrer-policy"] == "same-origin"
+    assert ask("GET", "/api/health").headers["referrer-policy"] == "no-referrer"
+
+
+def test_too_many_requests_are_told_how_long_to_wait(served: Callable[..., Any]) -> None:
+    ask = served(rate=0.1, burst=1)
+    assert ask("GET", "/").status_code == 200
+    answer = ask("GET", "/")
+    assert answer.status_code == 429 and "Wait 10 seconds" in answer.text and answer.headers["retry-after"] == "10"
+    assert ask("GET", "/api/health").headers["content-type"] == "application/problem+json"
+
+
+def test_what_is_typed_is_escaped_and_in_no_address(ask: Ask) -> None:
+    words = "<script>alert(1)</script> \"x' {{ 7 * 7 }}"
+    answer = ask("POST", "/search", data={"q": words})
+    assert answer.status_code == 303 and re.fullmatch(r"/search/[\w-]{22}", answer.headers["location"])
+    shown = ask("GET", answer.headers["location"]).text
+    assert "<script>alert" not in shown and "&lt;script&gt;alert(1)" in shown and "{{ 7 * 7 }}" in shown
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ({"q": "  "}, "The box is empty"),
+        ({"q": "a" * 2001}, "At most 2,000 characters"),
+        ({"recording": "nobody"}, "no such recording"),
+        ({"q": "SCP//NROM"}, "SCP//NORM"),
+    ],
+)
+def test_a_search_that_cannot_be_is_told_in_words(ask: Ask, data: dict[str, str], said: str) -> None:
+    answer = ask("POST", "/search", data=data)
+    assert answer.status_code in (404, 422) and said in answer.text and 'role="alert"' in answer.text
+
+
+@pytest.mark.parametrize("data", [{"top": "0"}, {"top": "10001"}, {"top": "x"}, {"top": "5", "least": "high"}])
+def test_an_export_that_cannot_be_is_told_in_words(ask: Ask, data: dict[str, str]) -> None:
+    found = ask("POST", "/search", data={"q": "sinus rhythm"}).headers["location"].rpartition("/")[2]
+    answer = ask("POST", "/cohort", data={"search": found, **data})
+    assert answer.status_code == 422 and "Expected a number" in answer.text
+
+
+def test_like_a_recording_finds_other_patients(ask: Ask, recording: str, service: Service) -> None:
+    found = ask("POST", "/search", data={"recording": recording}).headers["location"]
+    ids = re.findall(r'data-mark[^>]*|name="recording" value="([^"]+)" data-mark', ask("GET", found).text)
+    subjects = {service.charts.row(name)["subject_id"] for name in ids}  # type: ignore[index]
+    assert ids and service.charts.row(recording)["subject_id"] not in subjects  # type: ignore[index]
+
+
+def test_texts_of_notes_are_shown_only_if_the_server_was_started_so(service: Service, ask: Ask, recording: str) -> None:
+    subject = service.charts.row(recording)["subject_id"]  # type: ignore[index]
+    with_texts = type(service.charts)(service.archive.study, service.charts.store, show_notes=True)
+    texts = [note.text for note in with_texts.recording(recording).notes]  # type: ignore[union-attr]
+    page = ask("GET", f"/recording/{recording}").text
+    assert (
+        texts and not any(text in page for text in texts if text) and str(subject) not in re.sub(r"sim-\d+", "", page)
+    )
+
+
+def test_pages_are_no_part_of_the_api(service: Service) -> None:
+    assert create_app.__module__ and {route.path for route in api.routes}.isdisjoint(  # type: ignore[attr-defined]
+        {route.path for route in pages.routes}  # type: ignore[attr-defined]
+    )
