@@ -3,7 +3,7 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from einthoven.errors import EinthovenError
-from einthoven.evaluation.discrimination import ENOUGH, discrimination, weighted_areas, weighted_auroc
+from einthoven.evaluation.discrimination import LEAST_POSITIVES, discrimination, weighted_areas, weighted_auroc
 from einthoven.evaluation.intervals import interval, weights
 
 
@@ -17,7 +17,7 @@ def test_areas_are_scikit_learns_with_ties_and_weights(monkeypatch, cells, value
     auroc, auprc = weighted_areas(labels, scores, w)
     np.testing.assert_allclose(auroc, [roc_auc_score(labels, scores, sample_weight=row) for row in w], rtol=1e-12)
     expected = [average_precision_score(labels, scores, sample_weight=row) for row in w]
-    np.testing.assert_allclose(auprc, expected, rtol=1e-6)
+    np.testing.assert_allclose(auprc, expected, rtol=1e-12)
 
 
 def test_auprc_is_the_mean_precision_of_a_loop_over_positives():
@@ -46,21 +46,21 @@ def test_chance_is_the_share_of_positives():
 
 def test_classes_of_few_are_named_and_left_out_of_the_second_mean():
     random = np.random.default_rng(0)
-    counts = (30, ENOUGH - 1, ENOUGH, 60 - ENOUGH + 1)
+    counts = (30, LEAST_POSITIVES - 1, LEAST_POSITIVES, 48)
     labels = np.stack([random.permutation(np.arange(60) < count) for count in counts], axis=1)
     scores, subjects = random.normal(size=(60, 4)), np.arange(60)
     found = discrimination(labels, scores, tuple("ABCD"), subjects, 40, 0)
-    assert found["few"] == ["B", "D"] and found["left_out"] == []
+    assert found["few"] == ["B"] and found["left_out"] == []
     for of, area in ((found, roc_auc_score), (found["auprc"], average_precision_score)):
         each = [area(labels[:, c], scores[:, c]) for c in range(4)]
         assert [of["classes"][name]["value"] for name in "ABCD"] == pytest.approx(each)
         assert of["macro"]["value"] == pytest.approx(np.mean(each))
-        assert of["macro_enough"]["value"] == pytest.approx(np.mean([each[0], each[2]]))
+        assert of["macro_frequent"]["value"] == pytest.approx(np.mean([each[0], *each[2:]]))
         w = weights(subjects, 40, 0)
-        samples = [np.mean([area(labels[:, c], scores[:, c], sample_weight=row) for c in (0, 2)]) for row in w]
-        assert of["macro_enough"]["low"] == pytest.approx(np.percentile(samples, 2.5))
+        samples = [np.mean([area(labels[:, c], scores[:, c], sample_weight=row) for c in (0, 2, 3)]) for row in w]
+        assert of["macro_frequent"]["low"] == pytest.approx(np.percentile(samples, 2.5))
     only_few = discrimination(labels[:, [1]], scores[:, [1]], ("B",), subjects, 5, 0)
-    assert only_few["macro_enough"] is None and only_few["auprc"]["macro_enough"] is None
+    assert only_few["macro_frequent"] is None and only_few["auprc"]["macro_frequent"] is None
 
 
 def test_a_label_that_is_not_known_does_not_count():
@@ -106,3 +106,14 @@ def test_auroc_is_that_of_all_pairs():
                 won += row[i] * row[j] * ((scores[i] > scores[j]) + 0.5 * (scores[i] == scores[j]))
                 all_of_them += row[i] * row[j]
         assert found == pytest.approx(won / all_of_them)
+
+
+def test_average_precision_in_closed_form() -> None:
+    one = np.ones((1, 4))
+
+    def auprc(labels, scores, w):
+        return weighted_areas(labels, scores, w)[1]
+
+    assert auprc(np.array([1, 0, 1, 0], bool), np.array([4, 3, 2, 1]), one)[0] == (1 + 2 / 3) / 2
+    assert auprc(np.array([1, 0, 0, 0], bool), np.zeros(4), one)[0] == 0.25  # chance: the share of positives
+    assert np.isnan(auprc(np.zeros(4, bool), np.arange(4), one)[0])

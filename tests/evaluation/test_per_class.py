@@ -35,11 +35,10 @@ def test_rare_classes_are_marked_and_left_out_of_the_second_mean() -> None:
 
 def test_one_sided_classes_are_named_and_nothing_to_measure_is_an_error() -> None:
     labels, scores, subjects = example()
+    labels = labels & (np.arange(90)[:, None] < 20)
     labels[:, 2] = True
     found = by_class(labels, scores, ("A", "B", "C"), subjects, resamples=2)
-    assert found["left_out"] == ["C"] and found["frequent"] == 1
-    few = by_class(labels[:, 1:2], scores[:, 1:2], ("B",), subjects, resamples=2)
-    assert few["macro_frequent"] is None and few["frequent"] == 0
+    assert found["left_out"] == ["C"] and found["macro_frequent"] is None
     with pytest.raises(EinthovenError, match="not defined"):
         by_class(np.ones((4, 1), bool), np.ones((4, 1)), ("A",), np.arange(4))
     with pytest.raises(EinthovenError, match="do not fit"):

@@ -130,16 +130,16 @@ def test_table_shows_values_with_intervals_beside_the_control():
     value = {"value": 0.8, "low": 0.7, "high": 0.9}
     probe = {"fractions": {"0.01": {"macro": value}}}
     half = {"value": 0.5, "low": None, "high": None}
-    areas = {"macro": value, "macro_enough": None, "classes": {"MI": half}}
+    areas = {"macro": value, "macro_frequent": None, "classes": {"MI": half}}
     zeroshot = {**areas, "auprc": areas, "few": ["MI"], "left_out": ["CD"]}
     metrics = {"model": {"probe": probe, "zeroshot": zeroshot}, "random_init": {"probe": probe}}
     assert table(metrics) == [
         Row("Zero-shot", "macro AUROC", "0.800 (0.700–0.900)", "–"),
-        Row("Zero-shot", "macro AUROC of classes with 10 or more", "–", "–"),
+        Row("Zero-shot", "macro AUROC of classes with 10 positives or more", "–", "–"),
         Row("Zero-shot", "macro AUPRC", "0.800 (0.700–0.900)", "–"),
-        Row("Zero-shot", "macro AUPRC of classes with 10 or more", "–", "–"),
-        Row("Zero-shot", "AUROC MI (under 10 positives or negatives)", "0.500", "–"),
-        Row("Zero-shot", "AUPRC MI (under 10 positives or negatives)", "0.500", "–"),
+        Row("Zero-shot", "macro AUPRC of classes with 10 positives or more", "–", "–"),
+        Row("Zero-shot", "AUROC MI (under 10 positives)", "0.500", "–"),
+        Row("Zero-shot", "AUPRC MI (under 10 positives)", "0.500", "–"),
         Row("Zero-shot", "AUROC CD", "left out: one-sided labels", "–"),
         Row("Linear probe", "macro AUROC, 1 % of training patients", "0.800 (0.700–0.900)", "0.800 (0.700–0.900)"),
     ]
@@ -195,7 +195,7 @@ def test_a_report_without_anything_optional_is_written(tmp_path):
 def test_groups_are_shown_with_what_their_second_mean_leaves_out():
     value = {"value": 0.8, "low": 0.7, "high": 0.9}
     group = {"attribute": "sex", "group": "male", "recordings": "hidden", "patients": 60, "recall@10": value}
-    found = {"macro": value, "macro_enough": None, "few": ["HYP"]}
+    found = {"macro": value, "macro_frequent": None, "few": ["HYP"]}
     rows = groups_table({"subgroups": [{**group, "probe": found, "zeroshot": None}]})
     shown = "0.800 (0.700–0.900)"
     assert rows == [("sex", "male", "hidden", "60", "80.0 (70.0–90.0)", shown, "–", "–", "–", "HYP")]

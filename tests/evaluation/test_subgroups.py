@@ -38,7 +38,7 @@ def test_each_group_is_measured_on_its_own(scores: Scores) -> None:
         assert row["probe"]["macro"]["value"] == pytest.approx(np.mean(aurocs), abs=1e-6)
         few = [c for c in "AB" if scores.labels[c][mask].sum() < 10]
         assert row["probe"]["few"] == few == ["B"]
-        assert row["probe"]["macro_enough"]["value"] == pytest.approx(aurocs[0], abs=1e-6)
+        assert row["probe"]["macro_frequent"]["value"] == pytest.approx(aurocs[0], abs=1e-6)
         assert row["zeroshot"] is None
 
 

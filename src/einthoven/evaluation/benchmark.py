@@ -10,7 +10,7 @@ from einthoven import schema
 from einthoven.config import Evaluation
 from einthoven.embed import embed_rows
 from einthoven.errors import EinthovenError
-from einthoven.evaluation.discrimination import ENOUGH
+from einthoven.evaluation.discrimination import LEAST_POSITIVES
 from einthoven.evaluation.intervals import Floats, Integers
 from einthoven.evaluation.label_sets import LabelSet, Place, Prompts, recordings_by_file, scp_sets
 from einthoven.evaluation.merl import MERL_PROMPT, merl_sets
@@ -61,7 +61,7 @@ def benchmark(
         "trained_on": model.card.get("data_kind"),
         "split": split,
         "seed": options.seed,
-        "least_positives": ENOUGH,
+        "least_positives": LEAST_POSITIVES,
         "absent": absent,
         "sets": {},
     }

@@ -26,7 +26,7 @@ import numpy as np
 
 from einthoven import schema
 from einthoven.errors import EinthovenError
-from einthoven.evaluation.discrimination import AUPRC, AUROC, CLASS, MACRO, MACRO_ENOUGH, class_statistics
+from einthoven.evaluation.discrimination import AUPRC, AUROC, CLASS, MACRO, MACRO_FREQUENT, class_statistics
 from einthoven.evaluation.intervals import Floats, Integers, Statistics, bootstrap, differences
 from einthoven.evaluation.report import FEW, SECOND, ZERO_SHOT, finite, retrieval_task
 from einthoven.evaluation.retrieval import rank_statistics
@@ -177,7 +177,7 @@ def _classes(scores: Scores, task: str, places: list[str], share: str) -> Part |
     for of, area in ((AUROC, "AUROC"), (AUPRC, "AUPRC")):
         shown[of + MACRO] = (f"macro {area}{share}", 1.0)
         if few and len(few) < len(kept):
-            shown[of + MACRO_ENOUGH] = (f"macro {area}{SECOND}{share}", 1.0)
+            shown[of + MACRO_FREQUENT] = (f"macro {area}{SECOND}{share}", 1.0)
         for name in kept:
             shown[of + CLASS + name] = (f"{area} {name}{FEW if name in few else ''}{share}", 1.0)
     return Part(task, scores.subjects[there], (there.tobytes(), classes), statistics, shown)

@@ -4,8 +4,8 @@ AUROC is the probability that a positive scores above a negative, a tie counting
 average precision, the mean over positives of the precision at their score, which is what scikit-learn's
 `average_precision_score` has; its chance level is the share of positives, not one half.
 
-Of few positives both are mostly noise. So a class with fewer than `ENOUGH` positives, or negatives, is named in "few",
-and a second mean, "macro_enough", leaves it out.
+Of few positives both are mostly noise: one of ten moves the AUROC by a tenth. So a class with fewer than
+`LEAST_POSITIVES` is named in "few", and a second mean, "macro_frequent", leaves it out.
 """
 
 from collections.abc import Sequence
@@ -19,14 +19,14 @@ from einthoven.evaluation.intervals import CELLS, Floats, Integers, Statistics, 
 
 Bools = NDArray[np.bool_]
 
-ENOUGH: Final = 10
-"""Positives and negatives that a class needs, to be in the second mean."""
+LEAST_POSITIVES: Final = 10
+"""Below this a class is marked, and left out of the second mean."""
 
 AUROC: Final = "auroc "
 AUPRC: Final = "auprc "
 """Before what is said of the class or the mean, in the name of a statistic."""
 MACRO: Final = "macro"
-MACRO_ENOUGH: Final = "macro_enough"
+MACRO_FREQUENT: Final = "macro_frequent"
 CLASS: Final = "class "
 
 
@@ -41,9 +41,9 @@ def discrimination(
 ) -> dict[str, Any]:
     """AUROC and AUPRC of each class against the rest, and their means, with 95 % patient-bootstrap intervals.
 
-    labels, scores [n, classes]; subjects [n]. Returns {"macro": {"value", "low", "high"}, "macro_enough": the same or
-    null, "classes": {name: the same}, "auprc": these three again, "few": names of classes of few positives or
-    negatives, "left_out": names of those without any}; outside of "auprc" it is AUROC.
+    labels, scores [n, classes]; subjects [n]. Returns {"macro": {"value", "low", "high"}, "macro_frequent": the same or
+    null, "classes": {name: the same}, "auprc": these three again, "few": names of classes of few positives,
+    "left_out": names of those without a positive or without a negative}; outside of "auprc" it is AUROC.
 
     Where `known` [n, classes] is False a label is unknown: the recording is left out of that class.
 
@@ -54,7 +54,7 @@ def discrimination(
     intervals = bootstrap(subjects, statistics, resamples, seed)
 
     def measures(of: str) -> dict[str, Any]:
-        means = {name: intervals.get(of + name) for name in (MACRO, MACRO_ENOUGH)}
+        means = {name: intervals.get(of + name) for name in (MACRO, MACRO_FREQUENT)}
         return {**means, "classes": {name: intervals[of + CLASS + name] for name in kept}}
 
     left_out = [name for name in classes if name not in kept]
@@ -66,17 +66,17 @@ def class_statistics(
 ) -> tuple[Statistics, tuple[str, ...], tuple[str, ...]]:
     """The statistics of `discrimination`, whose arguments these are; the classes that are measured; the few of them.
 
-    Of AUROC and AUPRC each, by prefix: "macro", "macro_enough" where any class is left for it, and "class NAME".
+    Of AUROC and AUPRC each, by prefix: "macro", "macro_frequent" where any class is left for it, and "class NAME".
     """
     if labels.shape != scores.shape[-2:] or labels.shape[1] != len(classes):
         raise EinthovenError(f"Labels {labels.shape} and scores {scores.shape} do not fit {len(classes)} classes.")
     runs = scores[None] if scores.ndim == 2 else scores
     seen = np.ones(labels.shape, bool) if known is None else known
-    rarer = np.minimum((labels & seen).sum(axis=0), (~labels & seen).sum(axis=0))
-    kept = np.flatnonzero(rarer > 0).tolist()
+    positives, negatives = (labels & seen).sum(axis=0), (~labels & seen).sum(axis=0)
+    kept = np.flatnonzero((positives > 0) & (negatives > 0)).tolist()
     if not kept:
         raise EinthovenError("No class has both a positive and a negative recording: AUROC is not defined.")
-    enough = [classes[c] for c in kept if rarer[c] >= ENOUGH]
+    frequent = [classes[c] for c in kept if positives[c] >= LEAST_POSITIVES]
 
     def statistics(w: Floats) -> dict[str, Floats]:
         found: dict[str, Floats] = {}
@@ -87,13 +87,13 @@ def class_statistics(
             for of, each in zip((AUROC, AUPRC), zip(*areas, strict=True), strict=True):
                 found[of + CLASS + classes[c]] = np.mean(each, axis=0)
         for of in (AUROC, AUPRC):
-            for mean, names in ((MACRO, [classes[c] for c in kept]), (MACRO_ENOUGH, enough)):
+            for mean, names in ((MACRO, [classes[c] for c in kept]), (MACRO_FREQUENT, frequent)):
                 if names:
                     found[of + mean] = np.mean([found[of + CLASS + name] for name in names], axis=0)
         return found
 
     names = tuple(classes[c] for c in kept)
-    return statistics, names, tuple(name for name in names if name not in enough)
+    return statistics, names, tuple(name for name in names if name not in frequent)
 
 
 def weighted_auroc(labels: Bools, scores: Floats, w: Floats) -> Floats:
@@ -124,7 +124,7 @@ def weighted_areas(labels: Bools, scores: Floats, w: Floats) -> tuple[Floats, Fl
         ahead = (lost[above] + false) / 2 if tied else false
         true = taken[hits]
         seen = true + false
-        precision = np.divide(true, seen, out=np.zeros_like(true), where=seen > 0)
+        precision = np.divide(true, seen, out=np.zeros(true.shape), where=seen > 0, dtype=np.float64)
         total, negatives = (sums[-1].astype(np.float64) for sums in (taken, lost))
         part = slice(start, start + step)
         with np.errstate(invalid="ignore", divide="ignore"):

@@ -20,7 +20,7 @@ SERIES: Final = (("model", "Model"), ("random_init", "Random-init control"))
 DIRECTIONS: Final = {"ecg_to_text": "ECG → text", "text_to_ecg": "Text → ECG"}
 POINTS: Final = 3000
 """Of a map, at most: each is drawn."""
-OTHERS: Final = "several classes, or none"
+OTHERS: Final = "several or none"
 BINS: Final = 40
 
 Bools = NDArray[np.bool_]
@@ -200,7 +200,8 @@ def _map(axes: Axes, of: Map | None) -> None:
         if len(points):
             axes.plot(points[:, 0], points[:, 1], ".", markersize=3, color=colour, label=name)
     first, second = (f"{100 * share:.0f} % of the variance" for share in of.explained)
-    axes.set(xlabel=f"first principal component, {first}", ylabel=f"second, {second}", aspect="equal")
+    axes.set(xlabel=f"first principal component, {first}", ylabel=f"second, {second}")
+    axes.set_aspect("equal", adjustable="datalim")
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1), markerscale=3)
 
 

@@ -123,10 +123,10 @@ def weighted_median(values: Floats, w: Floats) -> Floats:
     ordered = np.asarray(values, np.float64)[order]
     result = np.full(len(w), np.nan)
     step = max(1, CELLS // max(1, len(values)))
-    for start in range(0, len(w), step):
-        reached = np.cumsum(w[start : start + step][:, order], axis=1, dtype=np.float64)
-        for row, steps in enumerate(reached):
-            if len(steps) and steps[-1] > 0:
-                middles = [np.searchsorted(steps, steps[-1] / 2, side=side) for side in ("left", "right")]
-                result[start + row] = ordered[middles].mean()
+    for start in range(0, len(w) if len(values) else 0, step):
+        reached = np.cumsum(w[start : start + step].T[order], axis=0, dtype=np.float64)
+        middle = reached[-1] / 2
+        defined = middle > 0
+        lower, upper = ((below(reached, middle)).sum(axis=0)[defined] for below in (np.less, np.less_equal))
+        result[start : start + step][defined] = (ordered[lower] + ordered[upper]) / 2
     return result

@@ -1,15 +1,16 @@
-"""The discrimination of classes, told class by class with its positives: what a benchmark's table has."""
+"""AUROC and AUPRC of each class with its positives, and their means over all classes and over the frequent ones."""
 
 from typing import Any
 
-from einthoven.evaluation.discrimination import Bools, discrimination
-from einthoven.evaluation.intervals import Floats, Integers
+import numpy as np
+from numpy.typing import NDArray
 
-MEASURES = ("auroc", "auprc")
+from einthoven.evaluation.discrimination import AUPRC, AUROC, CLASS, MACRO, MACRO_FREQUENT, class_statistics
+from einthoven.evaluation.intervals import Floats, Integers, bootstrap
 
 
 def by_class(
-    labels: Bools,
+    labels: NDArray[np.bool_],
     scores: Floats,
     classes: tuple[str, ...],
     subjects: Integers,
@@ -17,30 +18,24 @@ def by_class(
     resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """AUROC and AUPRC with 95 % patient-bootstrap intervals: labels, scores [n, classes]; subjects [n].
+    """Both measures with 95 % patient-bootstrap intervals: labels, scores [n, classes]; subjects [n].
 
-    Returns {"macro": {"auroc", "auprc"}, "macro_frequent": the same over classes that are not few, or None, "frequent":
-    their number, "classes": {name: {"positives": int, "few": bool, "auroc", "auprc"}}, "left_out": names of classes
-    without a positive or without a negative}. A resample in which a class is not defined has no macro value: with
-    classes of one positive those are many, and `undefined` counts them.
+    Returns {"macro": {"auroc", "auprc"}, "macro_frequent": the same over classes with at least `LEAST_POSITIVES`
+    positives, or None, "frequent": their number, "classes": {name: {"positives": int, "few": bool, "auroc", "auprc"}},
+    "left_out": names of classes without a positive or without a negative}. A resample in which a class is not defined
+    has no macro value: with classes of one positive those are many, and `undefined` counts them.
     """
-    found = discrimination(labels, scores, classes, subjects, resamples, seed)
-    by_measure = {"auroc": found, "auprc": found["auprc"]}
+    statistics, kept, few = class_statistics(labels, scores, classes)
+    found = bootstrap(subjects, statistics, resamples, seed)
     positives = dict(zip(classes, labels.sum(axis=0).tolist(), strict=True))
-    kept = found["classes"]
+
+    def both(of: str) -> dict[str, Any]:
+        return {"auroc": found[AUROC + of], "auprc": found[AUPRC + of]}
+
     return {
-        "macro": {measure: by_measure[measure]["macro"] for measure in MEASURES},
-        "macro_frequent": None
-        if found["macro_enough"] is None
-        else {measure: by_measure[measure]["macro_enough"] for measure in MEASURES},
-        "frequent": len(kept) - len(found["few"]),
-        "classes": {
-            name: {
-                "positives": positives[name],
-                "few": name in found["few"],
-                **{measure: by_measure[measure]["classes"][name] for measure in MEASURES},
-            }
-            for name in kept
-        },
-        "left_out": found["left_out"],
+        "macro": both(MACRO),
+        "macro_frequent": both(MACRO_FREQUENT) if len(few) < len(kept) else None,
+        "frequent": len(kept) - len(few),
+        "classes": {name: {"positives": positives[name], "few": name in few, **both(CLASS + name)} for name in kept},
+        "left_out": [name for name in classes if name not in kept],
     }

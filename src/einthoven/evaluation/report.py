@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from einthoven.evaluation.discrimination import ENOUGH
+from einthoven.evaluation.discrimination import LEAST_POSITIVES
 from einthoven.evaluation.figures import DIRECTIONS, SERIES, ReportFigures, drawn
 from einthoven.evaluation.retrieval import RECALLS
 from einthoven.pages import render
@@ -46,8 +46,8 @@ ZERO_SHOT = {"zeroshot": "Zero-shot", "zeroshot_codes": "Zero-shot by code"}
 AREAS = {"AUROC": (), "AUPRC": ("auprc",)}
 """As it is called -> where its values are below what `discrimination` returns."""
 
-FEW = f" (under {ENOUGH} positives or negatives)"
-SECOND = f" of classes with {ENOUGH} or more"
+FEW = f" (under {LEAST_POSITIVES} positives)"
+SECOND = f" of classes with {LEAST_POSITIVES} positives or more"
 """After the name of a class that is marked, and of the mean that leaves such classes out."""
 
 
@@ -144,7 +144,7 @@ def _means(found: Mapping[str, Any]) -> list[tuple[str, str]]:
         of = _below(found, path)
         rows += [(f"macro {area}", shown(of["macro"]))] if "macro" in of else []
         if found.get("few"):
-            enough = of["macro_enough"]
+            enough = of["macro_frequent"]
             rows.append((f"macro {area}{SECOND}", "–" if enough is None else shown(enough)))
     return rows
 
@@ -164,7 +164,7 @@ def groups_table(metrics: Mapping[str, Any]) -> list[tuple[str, ...]]:
         cells.append("–" if row["recall@10"] is None else shown(row["recall@10"], 100, 1))
         few: dict[str, None] = {}
         for found in (row["probe"], row["zeroshot"]):
-            means = (None, None) if found is None else (found["macro"], found["macro_enough"])
+            means = (None, None) if found is None else (found["macro"], found["macro_frequent"])
             cells += ["–" if mean is None else shown(mean) for mean in means]
             few |= dict.fromkeys(() if found is None else found["few"])
         rows.append((*cells, ", ".join(few) or "–"))

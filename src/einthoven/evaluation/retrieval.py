@@ -189,7 +189,9 @@ def rank_statistics(ranks: Integers, query_of: Integers, precision: Floats | Non
     size = np.diff(np.append(starts, len(order)))
 
     def of_queries(w: Floats) -> Floats:  # [r, recordings] -> [r, queries]: the mean over a query's recordings
-        return np.asarray(np.add.reduceat(w[:, order], starts, axis=1) / size)
+        if len(size) == len(order):
+            return w[:, order] if (np.diff(order) != 1).any() else w
+        return np.asarray(np.add.reduceat(w.T[order], starts, axis=0) / size[:, None]).T
 
     def statistics(w: Floats) -> dict[str, Floats]:
         of_query = of_queries(w)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from einthoven import schema
 from einthoven.disclosure import SMALL_CELL, hide
-from einthoven.evaluation.discrimination import AUROC, MACRO, MACRO_ENOUGH, class_statistics
+from einthoven.evaluation.discrimination import AUROC, MACRO, MACRO_FREQUENT, class_statistics
 from einthoven.evaluation.intervals import bootstrap, weighted_mean
 from einthoven.evaluation.scores import Scores
 from einthoven.study import read_table
@@ -57,8 +57,8 @@ def subgroups(
 
     A row is {"attribute", "group", "recordings": cell, "patients": cell, "recall@10", "probe", "zeroshot"}: of ECG to
     distinct text (or, without text, to record), of the probe of all training patients or of most of them, and of
-    zero-shot. Recall is {"value", "low", "high"}; the others are {"macro": the same, "macro_enough": the same or null,
-    "few": [classes]}, of AUROC. What was not measured is null, as all is of the row of smaller groups.
+    zero-shot. Recall is {"value", "low", "high"}; the others are of AUROC {"macro": the same, "macro_frequent": the
+    same or null, "few": [classes]}. What was not measured is null, as all is of the row of smaller groups.
     """
     rows = []
     for attribute, of in groups.items():
@@ -117,4 +117,4 @@ def _aurocs(scores: Scores, part: str, mask: Bools, resamples: int, seed: int) -
         return None
     statistics, _, few = class_statistics(labels, values, classes)
     found = bootstrap(subjects, statistics, resamples, seed)
-    return {**{name: found.get(AUROC + name) for name in (MACRO, MACRO_ENOUGH)}, "few": list(few)}
+    return {**{name: found.get(AUROC + name) for name in (MACRO, MACRO_FREQUENT)}, "few": list(few)}
