@@ -115,6 +115,17 @@ def test_like_a_recording_finds_other_patients(ask: Ask, recording: str, service
     assert ids and service.charts.row(recording)["subject_id"] not in subjects  # type: ignore[index]
 
 
+def test_a_zero_shot_score_is_shown_with_its_range(ask: Ask, recording: str) -> None:
+    page = ask("GET", f"/recording/{recording}").text
+    for one in ask("POST", "/api/findings", json={"recording_id": recording}).json()["findings"]:
+        if said := one["zero_shot"]:
+            of = re.escape(
+                f'{said["score"]:+.3f} <span class="soft">({said["low"]:+.3f} to {said["high"]:+.3f})</span>'
+            )
+            assert re.search(rf'<th scope="row">{one["name"]}<.*?</th>\s*<td class="num">{of}', page)
+    assert "Zero-shot: score (range)" in page and "how much hangs on the wording" in page
+
+
 def test_texts_of_notes_are_shown_only_if_the_server_was_started_so(service: Service, ask: Ask, recording: str) -> None:
     charts = Charts(service.archive.study, service.charts.store, show_notes=True)
     known = charts.recording(recording)
