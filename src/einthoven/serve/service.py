@@ -46,8 +46,8 @@ BLANKINGS = 8
 @dataclass
 class Service:
     """All methods are called on the event loop, raise RefusedError for what cannot be answered and BusyError where
-    too much waits, and leave the work to lanes: of the model, of the index, of tables and drawings, of what is blanked to
-    see what drives a match, of uploads."""
+    too much waits, and leave the work to lanes: of the model, of the index, of tables and drawings, of recordings that
+    are blanked to see what drives a match, of uploads."""
 
     archive: Archive
     charts: Charts
