@@ -16,7 +16,7 @@ import torch
 from huggingface_hub import constants
 
 import einthoven
-from einthoven import hub, pipeline
+from einthoven import hub, model_card, pipeline
 from einthoven.config import EcgEncoder, Space, TextEncoder
 from einthoven.errors import EinthovenError
 from einthoven.model import Model
@@ -78,6 +78,8 @@ class Handler(BaseHTTPRequestHandler):
         path = urlsplit(self.path).path
         self.server.asked.append(f"{self.command} {path}")
         body = self.rfile.read(int(self.headers["Content-Length"]))
+        if path == "/api/validate-yaml":  # of a card
+            return self.json({"errors": [], "warnings": []})
         if path == "/api/repos/create":
             wanted = json.loads(body)
             name = f"{wanted['organization']}/{wanted['name']}" if wanted.get("organization") else wanted["name"]
@@ -174,7 +176,9 @@ def test_only_the_files_of_a_model_are_fetched(server: Server, model: Model, tmp
 def test_a_push_replaces_the_model_and_leaves_what_is_not_of_one(server: Server, model: Model, tmp_path: Path) -> None:
     (tmp_path / "model" / "probes.safetensors").write_bytes(b"old probes")
     (tmp_path / "model" / "manifest.json").write_text('{"inputs": "/home/somebody"}')
+    (tmp_path / "model" / "README.md").write_text("# ours")
     model.push("clinic/heart")
+    assert server.models["clinic/heart"]["README.md"] == b"# ours"
     server.models["clinic/heart"]["README.md"] = b"# a heart"
     assert server.models["clinic/heart"]["probes.safetensors"] == b"old probes"
     assert "manifest.json" not in server.models["clinic/heart"]
@@ -270,7 +274,7 @@ def test_a_directory_goes_before_the_hub(server: Server, model: Model, tmp_path:
 
 
 def test_all_that_training_leaves_is_known_to_the_hub() -> None:
-    known = {file.split("/")[0] for file in (*hub.FILES, *hub.STAYING)}
-    assert {*pipeline.MODEL_FILES, "manifest.json", "calibration.json"} == known
+    known = {file.split("/")[0] for file in (*hub.FILES, *hub.STAYING, hub.CARD)}
+    assert {*pipeline.MODEL_FILES, "manifest.json", "calibration.json", model_card.FILE} == known
     with pytest.raises(EinthovenError, match="expected owner/name"):
         hub.push(Path("model"), "name")

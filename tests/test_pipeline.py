@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -431,6 +432,35 @@ def test_the_scores_of_an_evaluation_tell_its_values(study: Path) -> None:
         assert told[f"probe/{fraction}/auroc macro"] == pytest.approx(found["macro"]["value"], abs=1e-6)
 
 
+NAMED = {"classes", "fractions", "leads", "notes", "precision.findings", "precision_codes.findings"}
+"""Where the keys below are names of the data."""
+SETTINGS = {"recipe", "trained_from"}
+
+
+def keys_of(tree: object, place: tuple[str, ...] = ()) -> set[str]:
+    """Every key of metrics that is not a name of the data."""
+    if isinstance(tree, list):
+        return {key for item in tree for key in keys_of(item, place)}
+    if not isinstance(tree, dict) or (place[-1:] and place[-1] in SETTINGS):
+        return set()
+    named = bool({".".join(place[-1:]), ".".join(place[-2:])} & NAMED)
+    below = {key for name, item in tree.items() for key in keys_of(item, (*place, name))}
+    return below if named else {*tree, *below}
+
+
+def undocumented(metrics: dict) -> set[str]:
+    """The keys of metrics that docs/evaluate.md does not name."""
+    page = (Path(__file__).parents[1] / "docs" / "evaluate.md").read_text(encoding="utf-8")
+    said = {word for span in re.findall(r"`([^`\n]+)`", page) for word in re.split(r"[^\w@]+", span)}
+    return keys_of(metrics) - said
+
+
+def test_every_key_of_the_metrics_is_documented(study: Path) -> None:
+    metrics = json.loads((study / "report" / "metrics.json").read_text())
+    assert {"if_calibrated", "macro_frequent", "median_rank", "flagged", "p95"} <= keys_of(metrics)
+    assert undocumented(metrics) == set()
+
+
 @pytest.mark.parametrize("modalities", [["ecg", "codes"], ["ecg", "codes", "text"]], ids="-".join)
 def test_models_with_codes_train_and_are_measured(
     study: Path, recipe: Path, tmp_path: Path, modalities, capsys
@@ -444,6 +474,7 @@ def test_models_with_codes_train_and_are_measured(
     assert "random_init" not in metrics
     assert {"retrieval_codes", "zeroshot_codes", "precision_codes", "probe"} <= set(metrics["model"])
     assert "SCP//SR" in metrics["model"]["precision_codes"]["findings"]
+    assert undocumented(metrics) == set()
     told, by_codes = told_by_scores(tmp_path / "report"), metrics["model"]["retrieval_codes"]["text_to_ecg"]["distinct"]
     for name in ("recall@10", "map"):
         place = f"retrieval_codes/text_to_ecg/distinct/{name}"

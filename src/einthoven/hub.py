@@ -28,6 +28,9 @@ FILES: Final = (
 STAYING: Final = ("manifest.json", "calibration.json")
 """Of a model directory, but not pushed: they name the study and the paths of the machine that it was trained on."""
 
+CARD: Final = "README.md"
+"""Of a model directory too, pushed to a repository without one, since another may be somebody's own. Not fetched."""
+
 OF_PATIENTS: Final = "outliers.safetensors"
 """Holds features of recordings trained on, one vector for each: it never becomes public."""
 
@@ -64,7 +67,7 @@ def push(directory: Path, name: str, private: bool = True) -> str:
     """Upload a model directory in one commit, replacing the model that is there; returns "owner/name@commit".
 
     Args:
-        directory: of a model; anything in it but `FILES` and `STAYING` is refused, as it may be a patient's.
+        directory: of a model; anything in it but `FILES`, `STAYING` and `CARD` is refused, as it may be a patient's.
         name: "owner/name"; made if it is not there. The token is the one of `hf auth login`, or HF_TOKEN.
         private: of a new repository; one that is there must not be public. False: a model that anybody may fetch,
             without its outlier detectors, which hold features of single recordings.
@@ -83,7 +86,8 @@ def push(directory: Path, name: str, private: bool = True) -> str:
         there = api.model_info(name)
         if private and not there.private:
             raise EinthovenError(f"push: {name} is there and public. Name another, or say private=False.")
-        stale = {one.rfilename for one in there.siblings or ()} & set(FILES) - set(files)
+        kept = {one.rfilename for one in there.siblings or ()}
+        stale, files = kept & set(FILES) - set(files), [file for file in files if file != CARD or CARD not in kept]
         operations: list[CommitOperationAdd | CommitOperationDelete] = [
             *(CommitOperationAdd(path_in_repo=file, path_or_fileobj=directory / file) for file in files),
             *(CommitOperationDelete(path_in_repo=file) for file in sorted(stale)),
@@ -95,13 +99,13 @@ def push(directory: Path, name: str, private: bool = True) -> str:
 def files_of(directory: Path) -> list[str]:
     """The files of a model directory that are pushed. EinthovenError where something else lies there."""
     there = sorted(file.relative_to(directory).as_posix() for file in directory.rglob("*") if not file.is_dir())
-    foreign = [file for file in there if file not in (*FILES, *STAYING)]
+    foreign = [file for file in there if file not in (*FILES, *STAYING, CARD)]
     if foreign:
         raise EinthovenError(
             f"push: {directory} holds {foreign[0]}{' and more' if len(foreign) > 1 else ''}, which is not of a model; "
             "nothing was uploaded. Move it elsewhere."
         )
-    return [file for file in there if file in FILES]
+    return [file for file in there if file not in STAYING]
 
 
 @contextmanager

@@ -161,7 +161,9 @@ def print_finetuned(out: Path) -> None:
 
 def _measures(task: str, part: dict[str, Any]) -> dict[str, dict[str, float]]:
     if task == "classes":
-        return {"macro AUROC": part["macro"]} | {f"AUROC {name}": found for name, found in part["classes"].items()}
+        means = {"macro AUROC": part["macro"]}
+        means |= {"macro AUPRC": part["auprc"]["macro"]} if "auprc" in part else {}  # not in what was written before
+        return means | {f"AUROC {name}": found for name, found in part["classes"].items()}
     names = {"mae": "MAE", "rmse": "RMSE", "r": "Pearson r", "r2": "R²"}
     return {f"{names[key]} {label}": v for label, of in part["labels"].items() for key, v in of.items()}
 

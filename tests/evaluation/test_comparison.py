@@ -38,7 +38,8 @@ def evaluated(path: Path, noise: float, seed: int = 0, **changes) -> Path:
         kept.add_scores(f"probe/{probe.fraction:g}/{probe.subset}", KNOWN, CLASSES, probe.scores(ecg))
     metrics = {
         "data_kind": "simulated", "trained_on": "simulated", "split": "test", "seed": 4, "resamples": 40,
-        "counts": {"recordings": N}, "recipe": {"noise": noise, "training": {"seed": seed, "epochs": 3}},
+        "counts": {"recordings": N}, "concatenation": "report", "trained_from": {"pairs": "ours"},
+        "recipe": {"noise": noise, "training": {"seed": seed, "epochs": 3}},
         "model": {
             "retrieval": retrieval(ecg, text, GROUPS, SUBJECTS, resamples=40, seed=4),
             "zeroshot": zero_shot(ecg, prompts, LABELS, SUBJECTS, resamples=40, seed=4),
@@ -74,12 +75,17 @@ def test_values_and_intervals_are_those_of_the_evaluations(reports) -> None:
         found = json.loads((report / "metrics.json").read_text())["model"]
         galleries = found["retrieval"]["text_to_ecg"]
         for task, expected in (("distinct texts", galleries["distinct"]), ("all recordings", galleries["all"])):
-            for measure, name in (("recall@10, %", "recall@10"), ("median rank", "median_rank")):
+            for measure, name in (("recall@10, %", "recall@10"), ("median rank", "median_rank"), ("mAP, %", "map")):
                 row = rows["Retrieval Text → ECG, " + task, measure]
-                assert row["values"][i] == pytest.approx(expected[name])
+                assert row["values"][i] == pytest.approx(expected[name], abs=1e-6)
         for measure, expected in {
             ("Zero-shot", "macro AUROC"): found["zeroshot"]["macro"],
             ("Zero-shot", "AUROC B"): found["zeroshot"]["classes"]["B"],
+            ("Zero-shot", "macro AUPRC"): found["zeroshot"]["auprc"]["macro"],
+            ("Zero-shot", "AUPRC A"): found["zeroshot"]["auprc"]["classes"]["A"],
+            ("Linear probe", "macro AUPRC, 50 % of training patients"): found["probe"]["fractions"]["0.5"]["auprc"][
+                "macro"
+            ],
             ("Linear probe", "macro AUROC, 50 % of training patients"): found["probe"]["fractions"]["0.5"]["macro"],
             ("Linear probe", "macro AUROC, 100 % of training patients"): found["probe"]["fractions"]["1"]["macro"],
         }.items():
@@ -123,6 +129,27 @@ def test_runs_that_differ_by_seed_are_one_model(reports, tmp_path) -> None:
     assert f"[{min(both):.3f}–{max(both):.3f}]" in shown[2] and "[" not in shown[3]
     assert row["differences"][1]["value"] == pytest.approx(row["values"][1]["value"] - np.mean(both), abs=1e-6)
     assert len(compare_reports([reports[0], reports[1], other], "c", separate=True)["models"]) == 3
+
+
+def test_runs_on_other_data_are_not_seeds_of_one_model(reports, tmp_path) -> None:
+    other = evaluated(tmp_path / "elsewhere", 0.5, seed=1, trained_from={"pairs": "others"})
+    assert [model["seeds"] for model in compare_reports([reports[0], other], "c")["models"]] == [[0], [1]]
+
+
+def test_texts_of_another_concatenation_are_other_queries(reports, tmp_path) -> None:
+    rows = rows_of(compare_reports([reports[0], evaluated(tmp_path / "other", 1.0, concatenation="entity")], "c"))
+    assert rows["Retrieval Text → ECG, distinct texts", "recall@1, %"]["differences"][1] is None
+
+
+def test_classes_of_few_positives_are_marked_and_have_a_second_mean(tmp_path) -> None:
+    few = np.where(np.arange(N) < 9, 1.0, 0.0)
+    labels = {"A": LABELS[:, 0].astype(float), "B": few, "C": np.zeros(N)}
+    paths = [evaluated(tmp_path / name, noise, labels=labels) for name, noise in (("one", 0.5), ("two", 1.0))]
+    rows = rows_of(compare_reports(paths, "c"))
+    assert ("Zero-shot", "AUPRC B (under 10 positives)") in rows and ("Zero-shot", "AUROC A") in rows
+    second = rows["Zero-shot", "macro AUROC of classes with 10 positives or more"]
+    assert second["values"] == rows["Zero-shot", "AUROC A"]["values"]
+    assert second["differences"] == rows["Zero-shot", "AUROC A"]["differences"]
 
 
 def test_other_queries_have_no_difference(reports, tmp_path) -> None:
