@@ -1,7 +1,6 @@
 """The command line: one command per stage, `run` for all of them, `demo` for a first look."""
 
 import os
-import re
 import shlex
 import sys
 from dataclasses import replace
@@ -12,7 +11,9 @@ import typer
 from rich.console import Console
 
 from einthoven import benchmarking, cli_search, finetuning, labelling, pipeline
+from einthoven.cli_arguments import ModelPath, RecipePath, Settings, StudyPath, command_line, recipe_of
 from einthoven.cli_compare import compare
+from einthoven.cli_evaluate import calibrate, evaluate, outliers, run_evaluation
 from einthoven.config import Recipe, load_recipe
 from einthoven.errors import EinthovenError
 from einthoven.serve.command import serve
@@ -20,8 +21,6 @@ from einthoven.terminal import (
     console,
     print_card,
     print_finetuned,
-    print_outliers,
-    print_report,
     say,
     shown,
 )
@@ -32,18 +31,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Pair ECGs with codes and notes, align them, search by text. Research use only, not a medical device.",
 )
-
-StudyPath = Annotated[Path, typer.Argument(help="the study directory")]
-ModelPath = Annotated[Path, typer.Argument(help="the model directory")]
-RecipePath = Annotated[Path | None, typer.Option("--recipe", help="a TOML recipe; without it the defaults")]
-Settings = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="a setting over the recipe's, e.g. pairing.codes_after=0; may be repeated"),
-]
-
-
-def recipe_of(path: Path | None, settings: list[str] | None = None) -> Recipe:
-    return load_recipe(path, settings or ())
 
 
 @app.command()
@@ -217,14 +204,6 @@ def finetune(
 
 
 @app.command()
-def calibrate(model: ModelPath, study: StudyPath, recipe: RecipePath = None, settings: Settings = None) -> None:
-    """Fit a model's outlier detectors anew: on another study, or with another detector or rate of false alarms."""
-    with shown("calibrate") as progress:
-        outcome = pipeline.calibrate(model, study, recipe_of(recipe, settings).evaluation, progress)
-    say("calibrate", outcome)
-
-
-@app.command()
 def embed(
     model: ModelPath,
     study: StudyPath,
@@ -242,52 +221,8 @@ def embed(
         console.print(f"{npz}: " + ", ".join(f"{name} {shape}" for name, shape in arrays.items()))
 
 
-@app.command()
-def evaluate(
-    model: Annotated[Path, typer.Argument(help="a model directory, or an .npz of any model's embeddings")],
-    study: StudyPath,
-    out: Annotated[Path, typer.Option("--out", help="directory for metrics.json, report.html, scores")],
-    split: Annotated[str, typer.Option(help="train, validation or test")] = "test",
-    recipe: RecipePath = None,
-    settings: Settings = None,
-) -> None:
-    """Measure a model, or embeddings, on one split: retrieval, zero-shot, linear probes, an untrained control."""
-    command = ["einthoven", "evaluate", str(model), str(study), "--split", split, "--out", str(out)]
-    command += ["--recipe", str(recipe)] if recipe is not None else []
-    command += [part for setting in settings or () for part in ("--set", setting)]
-    run_evaluation(model, study, split, out, recipe_of(recipe, settings), shlex.join(command))
-
-
-def run_evaluation(model: Path, study: Path, split: str, out: Path, recipe: Recipe, command: str) -> None:
-    with shown("evaluate") as progress:
-        outcome = pipeline.evaluate(model, study, split, out, recipe.evaluation, command, progress)
-    say("evaluate", outcome)
-    print_report(out)
-
-
-app.command()(benchmarking.benchmark)
-app.command()(labelling.labels)
-app.command()(labelling.probe)
-app.command()(compare)
-
-
-@app.command()
-def outliers(
-    model: ModelPath,
-    study: StudyPath,
-    out: Annotated[Path, typer.Option("--out", help="directory for outliers.json and outliers.html")],
-    split: Annotated[str, typer.Option(help="the split that is usual: train, validation or test")] = "validation",
-    other: Annotated[list[Path] | None, typer.Option(help="a study of outliers; may be repeated")] = None,
-    recipe: RecipePath = None,
-    settings: Settings = None,
-) -> None:
-    """Measure how well a model's detectors tell corrupted recordings, and those of other studies."""
-    command = command_line(sys.argv[1:])
-    with shown("outliers") as progress:
-        options = recipe_of(recipe, settings).evaluation
-        outcome = pipeline.outliers(model, study, split, other or (), out, options, command, progress)
-    say("outliers", outcome)
-    print_outliers(out)
+for measured in (evaluate, outliers, calibrate, compare, benchmarking.benchmark, labelling.labels, labelling.probe):
+    app.command()(measured)
 
 
 @app.command()
@@ -301,11 +236,6 @@ def run(
     """All stages of a recipe: ingest, pair, align, embed, evaluate, into STUDY/model and STUDY/report."""
     options = recipe_of(recipe, settings)
     run_all(options, source, study, split, command_line(sys.argv[1:]))
-
-
-def command_line(arguments: list[str]) -> str:
-    """The command as a report shows it: of a connection string, which may hold a password, only its kind."""
-    return shlex.join(["einthoven", *(re.sub(r"^(.*?://).*", r"\1…", argument) for argument in arguments)])
 
 
 def run_all(options: Recipe, source: str | None, study: Path, split: str, command: str) -> None:

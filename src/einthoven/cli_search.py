@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from einthoven import indexing
+from einthoven.cli_arguments import ModelPath, StudyPath
 from einthoven.errors import EinthovenError
 from einthoven.terminal import print_hits, say, shown
 
 if TYPE_CHECKING:
     from einthoven.search.archive import Query
-
-Study = Annotated[Path, typer.Argument(help="the study directory")]
-Model = Annotated[Path, typer.Argument(help="the model directory")]
 
 
 def register(app: typer.Typer) -> None:
@@ -27,8 +25,8 @@ def register(app: typer.Typer) -> None:
 
 
 def index(
-    model: Model,
-    study: Study,
+    model: ModelPath,
+    study: StudyPath,
     backend: Annotated[
         str | None, typer.Option(help="exact, lance, s3://… (or gs, az, file), or the http(s) URL of a Qdrant server")
     ] = None,
@@ -40,8 +38,8 @@ def index(
 
 
 def forget(
-    model: Model,
-    study: Study,
+    model: ModelPath,
+    study: StudyPath,
     subject: Annotated[list[int], typer.Option("--subject", help="the id of a patient; may be repeated")],
 ) -> None:
     """Take a patient out of the index for good; the study's own tables stay as they are."""
@@ -49,8 +47,8 @@ def forget(
 
 
 def search(
-    model: Model,
-    study: Study,
+    model: ModelPath,
+    study: StudyPath,
     text: Annotated[str | None, typer.Option("--text", help="what to look for, in words")] = None,
     code: Annotated[list[str] | None, typer.Option("--code", help="a code, e.g. SCP//AFIB; may be repeated")] = None,
     ecg: Annotated[Path | None, typer.Option("--ecg", help="a file with an ECG, in any format")] = None,

@@ -38,6 +38,7 @@ from einthoven.serve.app import create_app
 from einthoven.serve.charts import Charts
 from einthoven.serve.options import MAX_CODES, MAX_TEXT, MAX_TEXTS, MAX_TOP, Options
 from einthoven.serve.service import Service
+from einthoven.serve.verdicts import Verdicts, reworded
 from einthoven.training.probes import FILE, load_probes
 from einthoven.waveforms.standardise import to_millivolts
 from einthoven.waveforms.store import Store
@@ -118,6 +119,18 @@ def test_an_uploaded_recording_finds_itself(ask: Ask, recording: str, stored: di
     assert hits[0]["recording_id"] == recording and hits[0]["score"] == pytest.approx(1, abs=1e-4)
 
 
+def test_prompts_drawn_anew_are_those_of_a_naive_loop(archive: Archive) -> None:
+    vector, prompts = archive.model.encode_text([TEXT]), Verdicts.of(archive).prompts
+    rng, naive = np.random.default_rng(0), []
+    for _ in range(5):
+        drawn = {}
+        for name, of in prompts.items():
+            drawn[name] = np.stack([of[i] for i in rng.integers(len(of), size=len(of))])
+        naive.append(prompt_scores(vector, drawn)[0])
+    np.testing.assert_allclose(reworded(vector, prompts, 5), naive)
+    assert np.std(naive, axis=0).min() > 0
+
+
 def test_findings_say_what_prompts_and_probes_say(
     ask: Ask, archive: Archive, recording: str, stored: dict[str, Any]
 ) -> None:
@@ -132,6 +145,9 @@ def test_findings_say_what_prompts_and_probes_say(
     for column, name in enumerate(PROMPTS):
         zero_shot = said[name]["zero_shot"]
         assert zero_shot["score"] == pytest.approx(scores[place, column], abs=1e-4)
+        rewordings = reworded(matrix(rows["embedding"])[place][None], prompts)[:, column]
+        wanted = np.percentile(rewordings, (2.5, 97.5))
+        np.testing.assert_allclose([zero_shot["low"], zero_shot["high"]], wanted, atol=1e-4)
         below = 100 * np.mean(scores[:, column] < scores[place, column])
         assert zero_shot["higher_than"] == pytest.approx(below, abs=1.5)  # of 85; rounding may move it by one
     (whole,) = (probe for probe in series["model"] if probe.fraction == 1)

@@ -127,18 +127,20 @@ def test_the_basics_need_no_javascript(visit: Any, file: dict[str, Any]) -> None
 
 
 def test_a_search_with_scripts_changes_the_results_alone(visit: Any) -> None:
+    from playwright.sync_api import expect
+
     page = visit()
     page.evaluate("window.same = true")
     search(page, TEXT)
     first = titles(page)
-    page.check("[name=split][value=test]")
-    page.wait_for_selector("[name=split][value=test]:checked")
-    page.wait_for_function("document.querySelector('.count').textContent && !document.querySelector('.htmx-request')")
-    page.wait_for_function("before => document.querySelector('[data-hit] .code').textContent !== before", arg=first[0])
-    assert all("test" in facts for facts in page.locator("[data-hit] .facts").all_inner_texts())
+    other = "train" if "test" in page.inner_text("[data-hit] .facts >> nth=0") else "test"
+    page.check(f"[name=split][value={other}]")
+    expect(page.locator("[data-hit] .code").first).not_to_have_text(first[0], timeout=10_000)
+    assert page.is_checked(f"[name=split][value={other}]")
+    assert all(other in facts for facts in page.locator("[data-hit] .facts").all_inner_texts())
     assert page.evaluate("window.same") and page.input_value("#q") == TEXT and page.title() == "Results · einthoven"
     page.go_back()
-    page.wait_for_function("before => document.querySelector('[data-hit] .code').textContent === before", arg=first[0])
+    expect(page.locator("[data-hit] .code").first).to_have_text(first[0], timeout=10_000)
     kept = page.evaluate("JSON.stringify([sessionStorage, localStorage])")
     assert TEXT not in kept and "female" not in kept and "sim-" not in kept  # no results outlive their page
 

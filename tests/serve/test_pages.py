@@ -3,6 +3,7 @@
 import hashlib
 import re
 from collections.abc import Callable
+from http import HTTPStatus
 from importlib.resources import files
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from einthoven.serve.charts import Charts
 from einthoven.serve.rendering import assets
 from einthoven.serve.service import Service
+from einthoven.serve.spoken import ADVICE, TITLES
 
 Ask = Callable[..., Any]
 TOKEN = "t" * 40
@@ -72,11 +74,47 @@ def test_browsers_say_where_our_own_forms_come_from(ask: Ask) -> None:
 
 
 def test_too_many_requests_are_told_how_long_to_wait(served: Callable[..., Any]) -> None:
-    ask = served(rate=0.1, burst=1)
+    ask = served(rate=0.01, burst=1)
     assert ask("GET", "/").status_code == 200
     answer = ask("GET", "/")
-    assert answer.status_code == 429 and f"Wait {answer.headers['retry-after']} seconds" in answer.text
+    wait = int(answer.headers["retry-after"])  # less than 100 by as long as the first took
+    assert answer.status_code == 429 and 50 < wait <= 100 and f"Wait {wait} seconds" in answer.text
     assert ask("GET", "/api/health").headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "of", "status", "said"),
+    [
+        ("GET", "/Mustermann", {}, 404, "Check the address"),
+        ("GET", "/recording/Mustermann", {}, 404, "no such recording"),
+        ("GET", "/static/Mustermann", {}, 404, "Check the address"),
+        ("GET", "/search/Mustermann", {}, 410, "Ask it again"),
+        ("GET", "/upload", {}, 405, "Search with the box"),
+        ("POST", "/", {}, 405, "Search with the box"),
+        (
+            "POST",
+            "/search",
+            {"content": b"-", "headers": {"Content-Type": "multipart/form-data"}},
+            400,
+            "send the form",
+        ),
+        ("GET", "/compare", {"params": {"recording": ["a"]}}, 422, "Mark two"),
+        ("GET", "/", {"headers": {"Host": "mustermann.example"}}, 421, "Use the name"),
+    ],
+)
+def test_every_problem_is_a_page_that_says_what_to_do(
+    ask: Ask, method: str, path: str, of: dict[str, Any], status: int, said: str
+) -> None:
+    answer = ask(method, path, **of)
+    assert answer.status_code == status and answer.headers["content-type"].startswith("text/html")
+    assert said in answer.text and 'role="alert"' in answer.text and "ustermann" not in answer.text
+    assert answer.headers["content-security-policy"].startswith("default-src 'none'")
+    assert "The server failed" not in answer.text
+
+
+@pytest.mark.parametrize("status", sorted(TITLES))
+def test_every_title_has_its_advice(status: int) -> None:
+    assert ADVICE[status].endswith(".") and HTTPStatus(status)
 
 
 def test_what_is_typed_is_escaped_and_in_no_address(ask: Ask) -> None:
@@ -113,6 +151,17 @@ def test_like_a_recording_finds_other_patients(ask: Ask, recording: str, service
     ids = re.findall(r'data-mark[^>]*|name="recording" value="([^"]+)" data-mark', ask("GET", found).text)
     subjects = {service.charts.row(name)["subject_id"] for name in ids}  # type: ignore[index]
     assert ids and service.charts.row(recording)["subject_id"] not in subjects  # type: ignore[index]
+
+
+def test_a_zero_shot_score_is_shown_with_its_range(ask: Ask, recording: str) -> None:
+    page = ask("GET", f"/recording/{recording}").text
+    for one in ask("POST", "/api/findings", json={"recording_id": recording}).json()["findings"]:
+        if said := one["zero_shot"]:
+            of = re.escape(
+                f'{said["score"]:+.3f} <span class="soft">({said["low"]:+.3f} to {said["high"]:+.3f})</span>'
+            )
+            assert re.search(rf'<th scope="row">{one["name"]}<.*?</th>\s*<td class="num">{of}', page)
+    assert "Zero-shot: score (range)" in page and "how much hangs on the wording" in page
 
 
 def test_texts_of_notes_are_shown_only_if_the_server_was_started_so(service: Service, ask: Ask, recording: str) -> None:

@@ -38,6 +38,21 @@ def test_all_leads_are_drawn_and_the_rhythm_strip_is_lead_two():
     assert svg.get("viewBox") == "0 0 260 135" and svg.get("width") == "260mm"
 
 
+def test_a_lead_name_lies_over_its_trace_with_a_rim_of_paper():
+    signal = np.zeros((12, 1000))
+    signal[LEADS.index("V6")] = np.nan
+    parts = list(drawn(signal))
+    sheet = next(part.get("fill") for part in parts if part.tag == f"{SVG}rect")
+    names = [(i, part) for i, part in enumerate(parts) if part.tag == f"{SVG}text" and part.text in LEADS]
+    assert len(names) == 13
+    for i, name in names:
+        if name.text == "V6":
+            assert name.get("stroke") is None  # no trace to be read on
+            continue
+        assert (name.get("paint-order"), name.get("stroke")) == ("stroke", sheet)
+        assert any(part.get("stroke-linejoin") for part in parts[i - 2 : i])
+
+
 def test_columns_continue_in_time():
     starts = [points(path)[0, 0] for path in traces(drawn(np.zeros((12, 1000))))[:4]]
     assert starts == [10, 72.5, 135, 197.5]

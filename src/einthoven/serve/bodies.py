@@ -112,6 +112,8 @@ class ZeroShot(BaseModel):
     """By prompts: no label was seen."""
 
     score: float = Field(description="Similarity with the finding's prompts less that with a normal ECG's; no bounds.")
+    low: float = Field(description="The score by prompts drawn anew with replacement, 200 times: 2.5 % are lower.")
+    high: float = Field(description="Likewise: 2.5 % are higher. How much hangs on the wording, no more.")
     higher_than: float | None = Field(description="Per cent of the study's recordings that have a lower score.")
 
 

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from einthoven.model import STRIPS, Model
 from einthoven.schema import LEADS
 from einthoven.search.archive import Archive
-from einthoven.serve.saliency import Occlusion
 from einthoven.waveforms.formats import Ecg
 from einthoven.waveforms.strips import from_millivolts
 
@@ -60,7 +59,7 @@ class Seen:
         return self.vectors[self.space]
 
 
-Job = Texts | Codes | Strips | Occlusion
+Job = Texts | Codes | Strips
 
 
 def encode(archive: Archive, jobs: Sequence[Job]) -> list[Any]:
@@ -77,8 +76,6 @@ def encode(archive: Archive, jobs: Sequence[Job]) -> list[Any]:
             alike[job.strips.shape].append((i, job.strips))
         elif isinstance(job, Codes):
             found[i] = _of_codes(archive, job)
-        elif isinstance(job, Occlusion):
-            found[i] = job.falls(archive.model)
     for same in alike.values():
         seen = seen_by(archive.model, np.stack([strips for _, strips in same]))
         found |= {i: one for (i, _), one in zip(same, seen, strict=True)}

@@ -4,12 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final
 
-import numpy as np
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import RedirectResponse
 from markupsafe import Markup
 
-from einthoven.schema import LEADS
 from einthoven.search.archive import MOST, Hit
 from einthoven.serve import cohort
 from einthoven.serve.access import COOKIE, Access, set_session
@@ -21,7 +19,7 @@ from einthoven.serve.kept import Kept
 from einthoven.serve.options import Options
 from einthoven.serve.problems import RefusedError
 from einthoven.serve.rendering import asset_response, page, said_of
-from einthoven.serve.saliency import WINDOW, heat, shades
+from einthoven.serve.saliency import heat, shades
 from einthoven.serve.searches import Form, Search, UploadedEcg, asked_with, begun, first
 from einthoven.serve.service import Service
 from einthoven.serve.suggestions import Suggestions
@@ -30,6 +28,8 @@ from einthoven.serve.timeline import marks, static, timeline
 SHOWN: Final = 10
 """Patients, or recordings, of a page of results."""
 ALIKE: Final = 6
+TOLD: Final = 5
+"""Windows that a match is said to rest on."""
 EXAMPLES: Final = ("atrial fibrillation", "left bundle branch block", "old inferior myocardial infarction")
 router = APIRouter(include_in_schema=False)
 
@@ -201,7 +201,6 @@ async def recording(
         name=search,
         timeline=timeline(marks(known)),
         static=static(known),
-        window=WINDOW,
         **values,
     )
 
@@ -272,12 +271,7 @@ async def _seen(service: Service, recording_id: str, asking: Search | None) -> d
 
 
 async def _marked(service: Service, recording_id: str, asking: Search) -> dict[str, Any]:
-    falls = await service.falls(recording_id, asking.vector, asking.space)
-    order = np.argsort(-falls, axis=None)[:5]
-    top = [
-        (LEADS[lead], window * WINDOW, float(falls[lead, window]))
-        for lead, window in (np.unravel_index(place, falls.shape) for place in order)
-        if falls[lead, window] > 0
-    ]
-    drawing = await service.drawing_shaded(recording_id, shades(falls))
-    return {"drawing": Markup(drawing), "heat": heat(falls), "top": top}
+    found = await service.falls(recording_id, asking.vector, asking.space)
+    drawing = await service.drawing_shaded(recording_id, shades(found))
+    values = {"heat": heat(found), "top": found.largest(TOLD), "window": found.window}
+    return {"drawing": Markup(drawing), **values}

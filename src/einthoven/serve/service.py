@@ -27,7 +27,7 @@ from einthoven.serve.encoding import Codes, Job, Seen, Strips, Texts, encode, st
 from einthoven.serve.metrics import Metrics
 from einthoven.serve.options import Options
 from einthoven.serve.problems import RefusedError
-from einthoven.serve.saliency import Occlusion
+from einthoven.serve.saliency import Occlusion, occlusion
 from einthoven.serve.uploads import Upload, Uploads
 from einthoven.serve.verdicts import Verdicts
 from einthoven.waveforms.draw import Shade
@@ -39,12 +39,15 @@ Work = Callable[[], Any]
 Found = TypeVar("Found")
 ABSENT = "The study has no such recording."
 SILENT = "The recording has no signal."
+BLANKINGS = 8
+"""That wait: each is a hundred ECGs and more to the model, and other queries shall not wait for them."""
 
 
 @dataclass
 class Service:
     """All methods are called on the event loop, raise RefusedError for what cannot be answered and BusyError where
-    too much waits, and leave the work to lanes: of the model, of the index, of tables and drawings, of uploads."""
+    too much waits, and leave the work to lanes: of the model, of the index, of tables and drawings, of recordings that
+    are blanked to see what drives a match, of uploads."""
 
     archive: Archive
     charts: Charts
@@ -58,8 +61,9 @@ class Service:
         self._model: Lane[Job, Any] = Lane("model", self._encode, queue, most=self.options.batch, batches=seen)
         self._index: Lane[Work, Any] = Lane("index", _each, queue)
         self._tables: Lane[Work, Any] = Lane("tables", _each, queue)
+        self._blanking: Lane[Work, Any] = Lane("blanking", _each, min(BLANKINGS, queue))
         self.uploads = Uploads(self.options)
-        for lane in (self._model, self._index, self._tables, self.uploads.lane):
+        for lane in (*self._lanes, self.uploads.lane):
             self.metrics.watch(lane.name, lane.__len__)
 
     @classmethod
@@ -142,15 +146,14 @@ class Service:
         own = row[space][0].as_py()
         return None if own is None else float(np.asarray(own, np.float32) @ vector)
 
-    async def falls(self, recording_id: str, vector: Vector, space: str) -> Vector:
-        """How far a recording's cosine with a vector falls without each lead and second [12, windows]."""
+    async def falls(self, recording_id: str, vector: Vector, space: str) -> Occlusion:
+        """How far a recording's cosine with a vector falls without each lead and second; RefusedError 404."""
         if recording_id not in self.charts:
             raise RefusedError(404, ABSENT)
-        signal, rate = await self._tables.do(lambda: self.charts.stored(recording_id)), self.charts.store.sampling_rate
-        there, model = _there(signal, SILENT), self.archive.model
-        occlusion = await self._tables.do(lambda: Occlusion.of(model, there, rate, vector, space))
-        falls: Vector = await self._model.do(occlusion)
-        return falls
+        model, rate = self.archive.model, self.charts.store.sampling_rate
+        signal = _there(await self._tables.do(lambda: self.charts.stored(recording_id)), SILENT)
+        found: Occlusion = await self._blanking.do(lambda: occlusion(model, signal, rate, vector, space))
+        return found
 
     async def drawing_shaded(self, recording_id: str, shades: Sequence[Shade]) -> str:
         """A recording on ECG paper with intervals marked; RefusedError 404."""
@@ -168,8 +171,12 @@ class Service:
     def close(self) -> None:
         """Finish what was taken, take nothing more."""
         self.uploads.close()
-        for lane in (self._model, self._index, self._tables):
+        for lane in self._lanes:
             lane.close()
+
+    @property
+    def _lanes(self) -> tuple[Lane[Any, Any], ...]:
+        return self._model, self._index, self._tables, self._blanking
 
     def _encode(self, jobs: Sequence[Job]) -> list[Any]:
         return encode(self.archive, jobs)

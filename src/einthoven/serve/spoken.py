@@ -10,9 +10,11 @@ from einthoven.serve.rendering import page
 from einthoven.serve.security import API, App, Receive, Scope, Send, guarded
 
 TITLES: Final = {
+    400: "The request could not be read",
     401: "Please sign in",
     403: "This came from another site",
     404: "Not found",
+    405: "This address only answers to a form",
     408: "It took too long to arrive",
     410: "This search is no longer kept",
     413: "The file is too large",
@@ -22,9 +24,11 @@ TITLES: Final = {
     503: "The server is busy",
 }
 ADVICE: Final = {
+    400: "Go back, reload the page and send the form again.",
     401: "The session has ended or never began. Sign in with the token, then search again.",
     403: "Open this server's own page and ask there.",
     404: "Check the address, or search with the box above.",
+    405: "Search with the box above.",
     408: "Try again; if the line is slow, send a smaller file.",
     410: "Ask it again with the box above; an uploaded ECG has to be sent again.",
     413: "Send one ECG of at most 16 MiB.",

@@ -1,5 +1,6 @@
 """What a model says of an ECG: by prompts, by probes, and whether it is unlike what the model was trained on."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,6 +20,8 @@ from einthoven.serve.encoding import Seen
 from einthoven.study import read_table
 from einthoven.training.probes import FILE, load_probes
 
+REWORDINGS: Final = 200
+"""Times that the prompts of each class are drawn anew."""
 COMPARED: Final = 10_000
 """Recordings of the study that a zero-shot score is held against; of a larger study every n-th."""
 
@@ -63,10 +66,17 @@ class Verdicts:
     def _by_prompts(self, seen: Seen) -> dict[str, ZeroShot]:
         if not self.prompts:
             return {}
-        scores = prompt_scores(seen.vectors["coarse"][None], self.prompts)[0]
+        vector = seen.vectors["coarse"][None]
+        scores = prompt_scores(vector, self.prompts)[0]
+        low, high = np.percentile(reworded(vector, self.prompts), (2.5, 97.5), axis=0)
         return {
-            name: ZeroShot(score=float(score), higher_than=_share_below(self.usual[:, column], score))
-            for column, (name, score) in enumerate(zip(self.prompts, scores, strict=True))
+            name: ZeroShot(
+                score=float(scores[column]),
+                low=float(low[column]),
+                high=float(high[column]),
+                higher_than=_share_below(self.usual[:, column], scores[column]),
+            )
+            for column, name in enumerate(self.prompts)
         }
 
     def _by_probes(self, seen: Seen) -> dict[str, Probed]:
@@ -95,6 +105,15 @@ def _prompts(model: Model) -> dict[str, NDArray[np.float32]]:
         return {}
     told = {name: of for name, of in PROMPTS.items() if name != model.card.get("without_class")}
     return {name: model.encode_text([text for texts in of.values() for text in texts]) for name, of in told.items()}
+
+
+def reworded(
+    vector: NDArray[np.float32], prompts: Mapping[str, NDArray[np.float32]], times: int = REWORDINGS, seed: int = 0
+) -> NDArray[np.float32]:
+    """Scores of one ECG [1, d] by prompts drawn anew within each class, with replacement: [times, classes]."""
+    rng = np.random.default_rng(seed)
+    draws = ({name: of[rng.integers(len(of), size=len(of))] for name, of in prompts.items()} for _ in range(times))
+    return np.concatenate([prompt_scores(vector, drawn) for drawn in draws])
 
 
 def _share_below(sorted_scores: NDArray[np.float32], score: float) -> float | None:

@@ -21,6 +21,7 @@ LAYOUT = (("I", "aVR", "V1", "V4"), ("II", "aVL", "V2", "V5"), ("III", "aVF", "V
 RHYTHM = ("II", "V1", "V5", "I")
 """Leads for the rhythm strip, in order of preference: the first that was recorded."""
 
+SHEET = "#fffafa"
 SHADE = "#1d4ed8"
 FAINT, STRONG = 0.06, 0.5
 """Opacity of a shade of weight 0 and of weight 1."""
@@ -78,7 +79,7 @@ def _paper(width: float, height: float) -> str:
         across = "".join(f"M0 {y}h{width:g}" for y in range(0, int(height) + 1, step))
         return f'<path d="{down}{across}" fill="none" stroke="{colour}" stroke-width="{stroke}"/>'
 
-    sheet = f'<rect width="{width:g}" height="{height:g}" fill="#fffafa"/>'
+    sheet = f'<rect width="{width:g}" height="{height:g}" fill="{SHEET}"/>'
     return sheet + lines(1, "#f8dcdc", 0.1) + lines(5, "#eeb4b4", 0.2)
 
 
@@ -123,4 +124,5 @@ def _lead(signal: Signal, lead: str, rate: float, start: int, stop: int, baselin
         pen = "L" if known else "M"
     trace = f'<path d="{"".join(path)}" fill="none" stroke="#111" stroke-width="0.3" stroke-linejoin="round"/>'
     tick = f'<path d="M{left:.2f} {baseline - 2:g}v4" stroke="#111" stroke-width="0.3"/>' if start else ""
-    return trace + tick + _text(left + 1, baseline - 9, lead, 3.5)
+    name = _text(left + 1, baseline - 9, lead, 3.5)  # after the trace and with a rim of paper, to be read on it
+    return trace + tick + name.replace("<text ", f'<text paint-order="stroke" stroke="{SHEET}" stroke-width="0.9" ')

@@ -1,0 +1,27 @@
+"""What the commands share: arguments, recipes with settings over them, a command as a report shows it."""
+
+import re
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from einthoven.config import Recipe, load_recipe
+
+StudyPath = Annotated[Path, typer.Argument(help="the study directory")]
+ModelPath = Annotated[Path, typer.Argument(help="the model directory")]
+RecipePath = Annotated[Path | None, typer.Option("--recipe", help="a TOML recipe; without it the defaults")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="a setting over the recipe's, e.g. pairing.codes_after=0; may be repeated"),
+]
+
+
+def recipe_of(path: Path | None, settings: list[str] | None = None) -> Recipe:
+    return load_recipe(path, settings or ())
+
+
+def command_line(arguments: list[str]) -> str:
+    """The command as a report shows it: of a connection string, which may hold a password, only its kind."""
+    return shlex.join(["einthoven", *(re.sub(r"^(.*?://).*", r"\1…", argument) for argument in arguments)])
