@@ -1,6 +1,6 @@
 """The evaluation of a model on one split of a study: retrieval, zero-shot, probes, each beside an untrained control."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -60,13 +60,7 @@ def evaluate_model(
     """Write `metrics.json`, `report.html`, `scores.parquet` and the model's card to `out`; return the counts."""
     model = load(directory)
     data = read_split(study, split, model.card.get("concatenation", "report"))
-    embedded = read_table(table_of(directory), study)
-    order = pc.index_in(pa.array(data.ids, pa.string()), embedded["recording_id"].combine_chunks())
-    if order.null_count:
-        raise EinthovenError(f"{study}: pairs and embeddings name different recordings; run pair and embed again.")
-    mine = embedded.take(order)
-    fine = None if model.codes is None else matrix(mine["fine"])
-    encoded = {"model": Rows(matrix(mine["embedding"]), matrix(mine["features"]), fine)}
+    encoded = {"model": rows_of(model, directory, study, data)}
     store = Store.open(study)
     encoders = {"model": model}
     if options.control:
@@ -76,21 +70,10 @@ def evaluate_model(
         )
     manifest = read_manifest(directory / "manifest.json") or {}
     metrics: dict[str, Any] = {
-        "data_kind": data_kind(study),
-        "trained_on": model.card.get("data_kind"),
-        "weights": sha256(directory / "model.safetensors"),
-        "recipe": manifest.get("config"),
-        "trained_from": manifest.get("inputs"),
-        "command": command,
-        "seed": options.seed,
-        "resamples": options.resamples,
-        "split": split,
+        **about(model, directory, manifest),
+        **about_study(study, split, options, command),
         "counts": counts(data, study),
-        "concatenation": None if model.text is None else model.card.get("concatenation", "report"),
     }
-    paired = read_manifest(stage_manifest(study, "pair")) or {"counts": {}}
-    if paired["counts"].get("tokens"):
-        metrics["tokens"] = paired["counts"]["tokens"]
     figures: dict[str, Any] = {"history": tuple(manifest.get("counts", {}).get("history", ()))}
     kept: dict[str, Scores] = {}
 
@@ -117,6 +100,42 @@ def evaluate_model(
         write_card(out / WITH_RESULTS, manifest["config"], manifest["counts"], metrics)
     report.write_report(out, metrics, ReportFigures(**figures))
     return dict(metrics["counts"])
+
+
+def rows_of(model: Model, directory: Path, study: Path, data: Split) -> Rows:
+    """The embeddings of a split, as `embed` wrote them."""
+    embedded = read_table(table_of(directory), study)
+    order = pc.index_in(pa.array(data.ids, pa.string()), embedded["recording_id"].combine_chunks())
+    if order.null_count:
+        raise EinthovenError(f"{study}: pairs and embeddings name different recordings; run pair and embed again.")
+    mine = embedded.take(order)
+    fine = None if model.codes is None else matrix(mine["fine"])
+    return Rows(matrix(mine["embedding"]), matrix(mine["features"]), fine)
+
+
+def about(model: Model, directory: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """What the metrics say of the model."""
+    return {
+        "trained_on": model.card.get("data_kind"),
+        "weights": sha256(directory / "model.safetensors"),
+        "recipe": manifest.get("config"),
+        "trained_from": manifest.get("inputs"),
+        "concatenation": None if model.text is None else model.card.get("concatenation", "report"),
+    }
+
+
+def about_study(study: Path, split: str, options: Evaluation, command: str) -> dict[str, Any]:
+    """What the metrics say of the study, and of how it was measured."""
+    paired = read_manifest(stage_manifest(study, "pair")) or {"counts": {}}
+    tokens = paired["counts"].get("tokens")
+    return {
+        "data_kind": data_kind(study),
+        "command": command,
+        "seed": options.seed,
+        "resamples": options.resamples,
+        "split": split,
+        **({"tokens": tokens} if tokens else {}),
+    }
 
 
 def with_scores(of: Represented, data: Split, options: Evaluation) -> tuple[dict[str, Any], Scores]:
