@@ -85,6 +85,7 @@ def test_texts_do_not_depend_on_their_neighbours(model: Model) -> None:
         (np.zeros((11, 1000)), 100, LEADS, "11 leads"),
         (np.zeros((1, 1000)), 100, ["X"], "unknown lead 'X'"),
         (np.zeros((12, 0)), 100, LEADS, "no samples"),
+        (np.full((12, 800), np.nan), 100, LEADS, "no sample in any lead"),
         (np.zeros((12, 1000)), 0, LEADS, "sampling rate"),
         (np.full((12, 1000), 5000.0), 100, LEADS, "millivolts"),
     ],

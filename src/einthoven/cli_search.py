@@ -52,6 +52,9 @@ def search(
     text: Annotated[str | None, typer.Option("--text", help="what to look for, in words")] = None,
     code: Annotated[list[str] | None, typer.Option("--code", help="a code, e.g. SCP//AFIB; may be repeated")] = None,
     ecg: Annotated[Path | None, typer.Option("--ecg", help="a file with an ECG, in any format")] = None,
+    rate: Annotated[float | None, typer.Option(help="hertz of --ecg, if the file does not state it")] = None,
+    unit: Annotated[str | None, typer.Option(help="mV, uV, nV or V of --ecg, if the file does not state it")] = None,
+    leads: Annotated[str | None, typer.Option(help="leads of --ecg, e.g. I,II,V1, if it does not state them")] = None,
     recording: Annotated[str | None, typer.Option("--recording", help="the id of a recording of the study")] = None,
     where: Annotated[str | None, typer.Option(help='e.g. "sex = female and age >= 60 and finding = SCP//AFIB"')] = None,
     top: Annotated[int, typer.Option(min=1, help="how many recordings")] = 10,
@@ -79,7 +82,8 @@ def search(
     if ecg is not None:
         from einthoven.waveforms.formats import read_ecg
 
-        asked["ecg"] = read_ecg(ecg)
+        named = None if leads is None else tuple(lead.strip() for lead in leads.split(","))
+        asked["ecg"] = read_ecg(ecg, sampling_rate=rate, unit=unit, leads=named)
     query = Query(**asked, top=top, where=clauses, space=space, by_patient=by_patient, other_patients=not same_patient)
     archive = indexing.open_archive(model, study)
     answer = archive.search(query)

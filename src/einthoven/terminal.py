@@ -95,6 +95,8 @@ def print_hits(answer: "Answer", query: str, kind: str) -> None:
         place = (str(rank), hit.recording_id, hit.split, f"{hit.score:.3f}", age, hit.sex or "–", flags[hit.outlier])
         table.add_row(*map(escape, place), escape("; ".join(hit.findings)))
     console.print(table)
+    if not answer.hits:
+        console.print("no recording satisfies this.")
     if answer.outlier is not None:
         console.print(f"the ECG asked with is an outlier to the model: {flags[answer.outlier]}")
 

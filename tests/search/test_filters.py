@@ -46,6 +46,8 @@ def test_a_quoted_value_is_what_it_is(text: str) -> None:
         ("age = 1e999", "age: expected a number"),
         ("time > yesterday", "expected a date"),
         ("time > 2020-01-01T00:00+05:00", "by the clock of the hospital"),
+        ("sex = woman", "sex: expected female or male"),
+        ("split in (train, tset)", "split: expected train or validation or test"),
         ("outlier = maybe", "expected yes or no"),
         ("sex = female or age > 3", "expected `and` after condition 1"),
         ("sex = female and", "expected one of"),

@@ -72,6 +72,19 @@ def test_a_file_finds_the_recording_it_is_of(place: Path, tmp_path: Path, capsys
     assert answer["outlier"] in (True, False)
 
 
+def test_a_file_that_states_nothing_is_told_by_options(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.save(tmp_path / "ecg.npy", np.random.default_rng(0).normal(0, 200, (2, 1000)).astype(np.float32))
+    at = [str(place / "model"), str(place / "study"), "--ecg", str(tmp_path / "ecg.npy")]
+    with pytest.raises(EinthovenError, match="0 names of leads"):
+        run("search", *at)
+    run("search", *at, "--rate", "100", "--unit", "uV", "--leads", "I, II", "--top", "2", "--json")
+    assert len(json.loads(capsys.readouterr().out)["hits"]) == 2
+    run("search", *at[:2], "--text", "normal ecg", "--where", "age > 200")
+    assert "no recording satisfies this" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

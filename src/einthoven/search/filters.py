@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from einthoven.errors import EinthovenError
+from einthoven.schema import SPLITS
 
 LONGEST: Final = 4000  # characters of a filter
 MOST_CLAUSES: Final = 32
@@ -38,6 +39,9 @@ FIELDS: Final = {  # field -> column of schema.INDEX, kind of its values
     "outlier": ("outlier", "flag"),
     "outlier_score": ("outlier", "number"),
 }
+KNOWN: Final = {"sex": ("female", "male"), "split": SPLITS}
+"""Fields with few values: another is a slip of the pen."""
+
 OPERATORS: Final = {
     "text": ("=", "!=", "in"),
     "list": ("=", "!=", "in"),
@@ -164,6 +168,8 @@ def _value(name: str, token: tuple[str, str]) -> Value:
         raise EinthovenError(
             f"--where: {name}: expected a date, 2020, 2020-01-31 or 2020-01-31T08:00, by the clock of the hospital."
         )
+    if name in KNOWN and text not in KNOWN[name]:
+        raise EinthovenError(f"--where: {name}: expected {' or '.join(KNOWN[name])}.")
     if kind == "flag":
         if text.lower() not in ("yes", "no"):
             raise EinthovenError(f"--where: {name}: expected yes or no.")

@@ -77,6 +77,8 @@ def from_millivolts(
         raise EinthovenError(f"sampling rate {rate} Hz; expected a positive number.")
     if signal.shape[-1] == 0:
         raise EinthovenError("the recording has no samples.")
+    if not np.isfinite(signal).any(axis=(1, 2)).all():
+        raise EinthovenError("a recording has no sample in any lead: expected one or more; leave it out.")
     if np.nanmax(np.abs(signal), initial=0.0) > 1000:
         raise EinthovenError("values beyond 1000 mV: expected millivolts. Are these microvolts or ADC units?")
     twelve = np.zeros((len(signal), len(LEADS), signal.shape[-1]), np.float32)
