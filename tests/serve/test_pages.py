@@ -89,7 +89,6 @@ def test_too_many_requests_are_told_how_long_to_wait(served: Callable[..., Any])
         ("GET", "/recording/Mustermann", {}, 404, "no such recording"),
         ("GET", "/static/Mustermann", {}, 404, "Check the address"),
         ("GET", "/search/Mustermann", {}, 410, "Ask it again"),
-        ("GET", "/upload", {}, 405, "Search with the box"),
         ("POST", "/", {}, 405, "Search with the box"),
         (
             "POST",
