@@ -28,7 +28,7 @@ def load(directory: Path | str, device: str | torch.device | None = None, *, loc
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     path = directory_of(directory, local_files_only)
-    values = _read_config(path)
+    values = read_config(path)
     ecg = from_dict(EcgEncoder, values["ecg"], f"{path}/config.json: ecg")
     space = from_dict(Space, values["space"], f"{path}/config.json: space")
     text = None if values["text"] is None else _saved_text(values["text"], path)
@@ -72,7 +72,8 @@ def _saved_codes(values: Any, path: Path) -> CodePart:
         raise EinthovenError(f"{path}/config.json: codes: body is no known encoder: {type(error).__name__}") from None
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def read_config(path: Path) -> dict[str, Any]:
+    """Of a model directory `config.json`: its keys and its format are checked, the parts are not."""
     try:
         values = json.loads((path / "config.json").read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -5,11 +5,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import torch
+from numpy.typing import NDArray
 
 from einthoven import schema
 from einthoven.errors import EinthovenError
@@ -40,6 +41,23 @@ class Query:
     space: str | None = None  # "coarse", where text is, or "fine", where codes are; None: the nearest to the query
     by_patient: bool = False  # of each patient only the best recording
     other_patients: bool = True  # with `recording_id`: none of the same patient
+
+
+class Placed(NamedTuple):
+    """Where a query is."""
+
+    vector: Vector  # unit length [d]
+    space: str
+    outlier: bool | None = None  # of an ECG; None: the model has no detector, or nothing that it would be asked of
+    subject_id: int | None = None  # of a recording of the archive
+
+
+class UnknownCodeError(EinthovenError):
+    """A code that the model cannot tell; `near` names some that it can, and quotes nothing."""
+
+    def __init__(self, code: str, near: str) -> None:
+        super().__init__(f"code {code!r} is not in the model's vocabulary; near ones: {near}.")
+        self.near = near
 
 
 @dataclass(frozen=True)
@@ -90,32 +108,31 @@ class Archive:
 
     def search(self, query: Query) -> Answer:
         """The recordings nearest to a query; EinthovenError if the model or the index cannot answer it."""
-        vector, space, outlier = self.embedded(query)
-        own = self.subject_of(query.recording_id) if query.recording_id and query.other_patients else None
-        return Answer(self.near(vector, space, query.top, query.where, query.by_patient, own), space, outlier)
+        vector, space, outlier, own = self.embedded(query)
+        without = own if query.other_patients else None
+        return Answer(self.near(vector, space, query.top, query.where, query.by_patient, without), space, outlier)
 
-    def embedded(self, query: Query) -> tuple[Vector, str, bool | None]:
-        """A query as a unit vector [d], its space, and whether the ECG it asks with is an outlier."""
+    def embedded(self, query: Query) -> Placed:
+        """A query as a vector, and what is known of it."""
         asked = [query.text is not None, bool(query.codes), query.ecg is not None, query.recording_id is not None]
         if sum(asked) != 1:
             raise EinthovenError("expected one query: a text, codes, an ECG or a recording of the archive.")
         if query.text is not None:
             if query.space not in (None, "coarse"):
                 raise EinthovenError("a text is in the coarse space alone: leave the space out.")
-            return self.of_text(query.text), "coarse", None
+            return Placed(self.of_text(query.text), "coarse")
         if query.codes:
             space = query.space or "fine"
-            return self.of_codes(query.codes, space), space, None
+            return Placed(self.of_codes(query.codes, space), space)
         space = query.space or ("coarse" if "coarse" in self.index.spaces else "fine")
         if query.ecg is not None:
             vector, outlier = self.of_ecg(query.ecg, space)
-            return vector, space, outlier
-        row = self.row(query.recording_id or "")
-        score = row["outlier"][0].as_py()
-        vector = row[space][0].as_py()
-        if vector is None:
+            return Placed(vector, space, outlier)
+        (row,) = self.row(query.recording_id or "").to_pylist()
+        if row[space] is None:
             raise EinthovenError(f"the index has no {space} vectors.")
-        return np.asarray(vector, np.float32), space, None if score is None else score > 0
+        outlier = None if row["outlier"] is None else row["outlier"] > 0
+        return Placed(np.asarray(row[space], np.float32), space, outlier, row["subject_id"])
 
     def of_text(self, text: str) -> Vector:
         if not text.strip():
@@ -131,23 +148,13 @@ class Archive:
         known = self.model.vocabulary
         for code in codes:
             if known.token_of(code)[0] == UNK:
-                near = get_close_matches(code, known.tokens, 3) or "none is like it"
-                told = near if isinstance(near, str) else ", ".join(near)
-                raise EinthovenError(f"code {code!r} is not in the model's vocabulary; near ones: {told}.")
+                raise UnknownCodeError(code, ", ".join(get_close_matches(code, known.tokens, 3)) or "none is like it")
         return self.model.encode_codes([list(codes)], space=space)[0]
 
     def of_ecg(self, ecg: Ecg, space: str) -> tuple[Vector, bool | None]:
         """An ECG in a space, and whether it is an outlier; standard leads are read, others left out."""
-        standard = [i for i, lead in enumerate(ecg.leads) if lead in schema.LEADS]
-        leads = [ecg.leads[i] for i in standard]
-        if not np.isfinite(ecg.signal[standard]).any():
-            raise EinthovenError(f"the ECG has none of the leads {', '.join(schema.LEADS)}, or no sample of them.")
-        of = self.model.ecg_config
-        strips = from_millivolts(
-            ecg.signal[standard][None], ecg.sampling_rate, leads, of.sampling_rate, of.strip_samples, STRIPS
-        )
         self.model.eval()
-        seen = self.model.encode_strips(torch.from_numpy(strips))
+        seen = self.model.encode_strips(torch.from_numpy(strips_of(self.model, ecg))[None])
         vector = seen.vectors(space).float().cpu().numpy()
         outlier = None
         if self.outliers is not None:
@@ -174,7 +181,7 @@ class Archive:
             if without is not None:
                 hits = [hit for hit in hits if hit.subject_id != without]
             if by_patient:
-                hits = list({hit.subject_id: hit for hit in reversed(hits)}.values())[::-1]
+                hits = list({hit.subject_id: hit for hit in reversed(hits)}.values())
             if len(hits) >= top or len(found) < asked:
                 return sorted(hits, key=lambda hit: (-hit.score, hit.recording_id))[:top]
             asked *= 4
@@ -186,11 +193,9 @@ class Archive:
             raise EinthovenError("the index has no recording of this id; expected one of the study that has a signal.")
         return row
 
-    def subject_of(self, recording_id: str) -> int:
-        return int(self.row(recording_id)["subject_id"][0].as_py())
-
     def _hits(self, found: Sequence[tuple[str, float]]) -> list[Hit]:
-        rows = self.index.rows([name for name, _ in found]).drop_columns(["coarse", "fine", "site"]).to_pylist()
+        rows = self.index.rows([name for name, _ in found], vectors=False)
+        rows = rows.drop_columns(["coarse", "fine", "site"]).to_pylist()
         of = {row["recording_id"]: row for row in rows}
         return [self._hit(of[name], score) for name, score in found if name in of]
 
@@ -205,3 +210,16 @@ class Archive:
             quality=tuple(row.pop("quality") or ()),
             **row,
         )
+
+
+def strips_of(model: Model, ecg: Ecg, longest: float | None = None) -> NDArray[np.float32]:
+    """An ECG as a model wants it, [s, 12, t]: of standard leads, others are left out; of `longest` seconds at most.
+
+    EinthovenError if no standard lead has a sample.
+    """
+    standard = [i for i, lead in enumerate(ecg.leads) if lead in schema.LEADS]
+    signal = ecg.signal[standard][:, : None if longest is None else round(longest * ecg.sampling_rate)]
+    if not np.isfinite(signal).any():
+        raise EinthovenError(f"the ECG has none of the leads {', '.join(schema.LEADS)}, or no sample of them.")
+    leads, of = [ecg.leads[i] for i in standard], model.ecg_config
+    return from_millivolts(signal[None], ecg.sampling_rate, leads, of.sampling_rate, of.strip_samples, STRIPS)[0]

@@ -71,7 +71,8 @@ class ExactIndex:
         ids = self.table["recording_id"].take(pa.array(places)).to_pylist()
         return sorted(zip(ids, scores[candidates].tolist(), strict=True), key=lambda hit: (-hit[1], hit[0]))[:top]
 
-    def rows(self, recording_ids: Sequence[str]) -> pa.Table:
+    def rows(self, recording_ids: Sequence[str], vectors: bool = True) -> pa.Table:
+        """As VectorIndex; `vectors` are there, asked for or not, as they cost nothing."""
         places = [self._places[name] for name in recording_ids if name in self._places]
         return self.table.take(pa.array(places, pa.int64()))
 

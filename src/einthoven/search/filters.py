@@ -67,6 +67,11 @@ class Clause:
     def kind(self) -> str:
         return FIELDS[self.field][1]
 
+    @property
+    def above(self) -> bool:
+        """Of a flag: whether its column is to be above 0."""
+        return (self.values[0] is True) == (self.operator == "=")
+
 
 Filter = tuple[Clause, ...]
 """All of its clauses hold; none: every recording."""
@@ -190,8 +195,7 @@ def _holds(column: pa.ChunkedArray, clause: Clause) -> NDArray[np.bool_]:
         return _listed(column, clause)
     if clause.kind == "flag":
         above = pc.greater(column, 0)
-        wanted = clause.values[0] == (clause.operator == "=")
-        return _known(above if wanted else pc.invert(above))
+        return _known(above if clause.above else pc.invert(above))
     if clause.operator == "in":
         values = pa.array(list(clause.values)).cast(column.type)
         return _known(pc.and_kleene(pc.is_in(column, value_set=values), pc.is_valid(column)))

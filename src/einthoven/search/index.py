@@ -31,8 +31,8 @@ class VectorIndex(Protocol):
     def query(self, vector: Vector, top: int, space: str, where: Filter = ()) -> list[tuple[str, float]]:
         """The `top` ids of highest cosine with `vector` [d] among those that satisfy `where`, best first."""
 
-    def rows(self, recording_ids: Sequence[str]) -> pa.Table:
-        """What the index holds of these recordings, in this order, those it has; vectors as well."""
+    def rows(self, recording_ids: Sequence[str], vectors: bool = True) -> pa.Table:
+        """What the index holds of these recordings, in this order, those it has; without `vectors` those are null."""
 
     def delete_patients(self, subject_ids: Sequence[int]) -> int:
         """Remove every trace of these patients; how many recordings that were."""

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from einthoven import schema
 from einthoven.errors import EinthovenError
-from einthoven.search.filters import Clause, Filter
+from einthoven.search.filters import Clause, Filter, Value
 from einthoven.search.index import SPACES, Vector
 
 TABLE: Final = "recordings"
@@ -94,12 +94,15 @@ class LanceIndex:
         scores = 1 - found["_distance"].to_numpy()
         return list(zip(found["recording_id"].to_pylist(), scores.tolist(), strict=True))
 
-    def rows(self, recording_ids: Sequence[str]) -> pa.Table:
+    def rows(self, recording_ids: Sequence[str], vectors: bool = True) -> pa.Table:
         if self._table is None or not recording_ids:
             return schema.INDEX.columns.empty_table()
         wanted = ", ".join(_quoted(name) for name in recording_ids)
+        asked = self._table.search().where(f"recording_id IN ({wanted})").limit(len(recording_ids))
+        if not vectors:
+            asked = asked.select([name for name in self._table.schema.names if name not in SPACES])
         with self._told():
-            found = self._table.search().where(f"recording_id IN ({wanted})").limit(len(recording_ids)).to_arrow()
+            found = asked.to_arrow()
         place = {name: i for i, name in enumerate(found["recording_id"].to_pylist())}
         table = found.take(pa.array([place[name] for name in recording_ids if name in place], pa.int64()))
         columns = {
@@ -171,21 +174,19 @@ def sql(where: Filter) -> str:
 
 
 def _condition(clause: Clause) -> str:
-    values = [_literal(clause, value) for value in clause.values]
+    if clause.kind == "flag":
+        return f"{clause.column} {'>' if clause.above else '<='} 0"
+    values = [_literal(value) for value in clause.values]
     if clause.kind == "list":
         if clause.operator == "!=":
             return f"{clause.column} IS NOT NULL AND NOT array_has({clause.column}, {values[0]})"
         return " OR ".join(f"array_has({clause.column}, {value})" for value in values)
-    if clause.kind == "flag":
-        return f"{clause.column} {'>' if (clause.values[0] is True) == (clause.operator == '=') else '<='} 0"
     if clause.operator == "in":
         return f"{clause.column} IN ({', '.join(values)})"
     return f"{clause.column} {clause.operator} {values[0]}"
 
 
-def _literal(clause: Clause, value: Any) -> str:
-    if isinstance(value, bool):
-        return ""
+def _literal(value: Value) -> str:
     if isinstance(value, datetime):
         return f"timestamp '{value.isoformat(sep=' ')}'"
     if isinstance(value, float):

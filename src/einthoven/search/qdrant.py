@@ -114,12 +114,12 @@ class QdrantIndex:
             )
         return [((point.payload or {})["recording_id"], point.score) for point in found.points]
 
-    def rows(self, recording_ids: Sequence[str]) -> pa.Table:
+    def rows(self, recording_ids: Sequence[str], vectors: bool = True) -> pa.Table:
         if not self._spaces or not recording_ids:
             return schema.INDEX.columns.empty_table()
         points = [_point(name) for name in recording_ids]
         with _told():
-            there = self._client.retrieve(self._collection, points, with_payload=True, with_vectors=True)
+            there = self._client.retrieve(self._collection, points, with_payload=True, with_vectors=vectors)
         found: dict[str, dict[str, Any]] = {
             str(point.id): {**(point.payload or {}), **(point.vector or {})}  # type: ignore[dict-item]
             for point in there
@@ -186,8 +186,7 @@ def _condition(clause: Clause) -> tuple[list[Any], list[Any]]:
         one_of = FieldCondition(key=key, match=MatchAny(any=[str(v) for v in clause.values]))
         return ([], [one_of, unknown]) if clause.operator == "!=" else ([one_of], [])
     if clause.kind == "flag":
-        above = (value is True) == (clause.operator == "=")
-        return [FieldCondition(key=key, range=Range(gt=0) if above else Range(lte=0))], []
+        return [FieldCondition(key=key, range=Range(gt=0) if clause.above else Range(lte=0))], []
     make: Any = DatetimeRange if clause.kind == "date" else Range
     sides = {"<": "lt", "<=": "lte", ">": "gt", ">=": "gte"}
     if clause.operator in sides:

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from einthoven import schema
 from einthoven.embed import matrix, table_of
 from einthoven.evaluation.outliers import FILE, load_outliers
-from einthoven.model_directory import load
+from einthoven.model_directory import read_config
 from einthoven.study import read_table
 
 ABOUT = ("time", "sex", "age", "device", "site", "quality")
@@ -30,7 +30,7 @@ def rows_of(model_directory: Path, study: Path) -> pa.Table:
     if (model_directory / FILE).exists() and len(seen):
         scores = load_outliers(model_directory).scores(matrix(seen["features"]), matrix(seen["embedding"]))
         columns["outlier"] = pa.array(scores, pa.float32())
-    with_text = "text" in load(model_directory).space_config.modalities
+    with_text = "text" in read_config(model_directory)["space"]["modalities"]
     empty = pa.nulls(len(seen), schema.INDEX.columns.field("coarse").type)
     columns["coarse"] = seen["embedding"] if with_text else empty
     return pa.table({name: columns[name] for name in schema.INDEX.columns.names}).cast(schema.INDEX.columns)

@@ -9,11 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from einthoven.model import STRIPS, Model
-from einthoven.schema import LEADS
+from einthoven.model import Model
 from einthoven.search.archive import Archive
+from einthoven.search.archive import strips_of as strips_for
 from einthoven.waveforms.formats import Ecg
-from einthoven.waveforms.strips import from_millivolts
 
 Floats = NDArray[np.float32]
 LONGEST: Final = 600.0
@@ -84,13 +83,7 @@ def encode(archive: Archive, jobs: Sequence[Job]) -> list[Any]:
 
 def strips_of(model: Model, ecg: Ecg) -> Strips:
     """An ECG as the model wants it; EinthovenError if no standard lead has a sample in it."""
-    standard = [i for i, lead in enumerate(ecg.leads) if lead in LEADS]
-    signal = ecg.signal[standard][:, : round(LONGEST * ecg.sampling_rate)]
-    leads = [ecg.leads[i] for i in standard]
-    of = model.ecg_config
-    return Strips(
-        from_millivolts(signal[None], ecg.sampling_rate, leads, of.sampling_rate, of.strip_samples, STRIPS)[0]
-    )
+    return Strips(strips_for(model, ecg, LONGEST))
 
 
 def seen_by(model: Model, strips: Floats) -> list[Seen]:

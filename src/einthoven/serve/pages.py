@@ -221,7 +221,7 @@ async def compare(
     asked(request, "recording", " ".join(recording))
     service = desk.service
     known = [await service.recording(one) for one in recording]
-    vectors = [(await service.stored(one))[0] for one in recording]
+    vectors = [(await service.stored(one)).vector for one in recording]
     findings = [await service.findings(one) for one in recording]
     if uploaded is not None and uploaded.uploaded is not None:
         vectors.append(uploaded.vector)
@@ -262,9 +262,9 @@ def _said(desk: Desk, hits: Sequence[Hit]) -> Mapping[str, str]:
 
 
 async def _seen(service: Service, recording_id: str, asking: Search | None) -> dict[str, Any]:
-    vector, space, subject = await service.stored(recording_id)
+    placed = await service.stored(recording_id)
     found: dict[str, Any] = {"findings": await service.findings(recording_id)}
-    found["alike"] = await service.near(vector, space, ALIKE, (), True, subject)
+    found["alike"] = await service.near(placed.vector, placed.space, ALIKE, (), True, placed.subject_id)
     if asking is not None:
         found["score"] = await service.cosine(recording_id, asking.vector, asking.space)
     return found

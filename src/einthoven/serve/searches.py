@@ -61,8 +61,8 @@ async def begun(service: Service, form: Form, before: Search | None = None) -> S
     choice = Choice.of(form)
     words, recording = first(form, "q"), first(form, "recording")
     if recording:
-        vector, space, subject = await service.stored(recording[:MAX_ID])
-        return Search("recording", recording, vector, space, subject, choice)
+        placed = await service.stored(recording[:MAX_ID])
+        return Search("recording", recording, placed.vector, placed.space, placed.subject_id, choice)
     if before is not None and words in ("", before.told):
         return replace(before, choice=choice)
     if not words:

@@ -8,7 +8,7 @@ import numpy as np
 
 from einthoven.errors import EinthovenError
 from einthoven.model import NO_CODES, NO_TEXT, STRIPS
-from einthoven.search.archive import Answer, Archive, Hit, Query
+from einthoven.search.archive import Answer, Archive, Hit, Placed, Query
 from einthoven.search.filters import Filter, parse
 from einthoven.search.index import Vector
 from einthoven.serve.batching import Lane
@@ -57,6 +57,7 @@ class Service:
 
     def __post_init__(self) -> None:
         self.archive.model.eval()
+        self._recordings = len(self.archive.index)  # a server or a disk is not asked for every page
         queue, seen = self.options.queue, self.metrics.batch
         self._model: Lane[Job, Any] = Lane("model", self._encode, queue, most=self.options.batch, batches=seen)
         self._index: Lane[Work, Any] = Lane("index", _each, queue)
@@ -77,7 +78,7 @@ class Service:
         return AboutAnswer(
             data_kind=self.archive.data_kind,
             trained_on=self.archive.model.card.get("data_kind"),
-            recordings=len(self.archive.index),
+            recordings=self._recordings,
             modalities=list(self.archive.model.space_config.modalities),
             show_notes=self.options.show_notes,
         )
@@ -130,15 +131,15 @@ class Service:
             raise RefusedError(404, ABSENT)
         return _there(await self._tables.do(lambda: self.charts.drawing(recording_id)), SILENT)
 
-    async def stored(self, recording_id: str) -> tuple[Vector, str, int]:
+    async def stored(self, recording_id: str) -> Placed:
         """A recording's vector, its space and its patient, to search with; RefusedError 404."""
         if recording_id not in self.charts:
             raise RefusedError(404, ABSENT)
         try:
-            vector, space, _ = await self._index.do(lambda: self.archive.embedded(Query(recording_id=recording_id)))
-            return vector, space, await self._index.do(lambda: self.archive.subject_of(recording_id))
+            found: Placed = await self._index.do(lambda: self.archive.embedded(Query(recording_id=recording_id)))
         except EinthovenError:
             raise RefusedError(404, SILENT) from None
+        return found
 
     async def cosine(self, recording_id: str, vector: Vector, space: str) -> float | None:
         """Of a recording's vector with another in a space; None if the index has none there."""
@@ -194,8 +195,8 @@ class Service:
         try:
             return await self._model.do(Codes(tuple(codes or ()), "fine"))
         except EinthovenError as error:  # it quotes the code
-            near = str(error).partition("; near ones: ")[2] or "none is like it."
-            raise RefusedError(422, f"The model does not know one of these codes; near ones: {near}") from None
+            near = getattr(error, "near", "none is like it")
+            raise RefusedError(422, f"The model does not know one of these codes; near ones: {near}.") from None
 
     async def seen(self, ecg: Ecg) -> Seen:
         """An uploaded ECG as the model sees it."""
