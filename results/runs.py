@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from threading import Lock
 from typing import TypeVar
 
 from einthoven.evaluation.report import shown
@@ -25,9 +24,6 @@ MEASURES = {  # name -> where it is in the metrics of a model, and by what it is
     "probe 10 %": (("probe", "fractions", "0.1", "macro"), 1),
     "probe 100 %": (("probe", "fractions", "1", "macro"), 1),
 }
-
-WRITING = Lock()
-"""Held by the one run that evaluates: embeddings are written into the study, and a study has one writer at a time."""
 
 
 def digits(measure: str) -> int:
@@ -94,8 +90,7 @@ def aligned(study: Path, recipe: Path, place: Path, settings: list[str], threads
     einthoven(["align", str(study), *trained], log, threads)
     measured = flags([setting for setting in settings if setting.startswith("evaluation.")])
     where = ["--split", "validation", "--out", str(report)]
-    with WRITING:
-        einthoven(["evaluate", str(place), str(study), *where, *measured], log, threads)
+    einthoven(["evaluate", str(place), str(study), *where, *measured], log, threads)
     return json.loads((report / "metrics.json").read_text(encoding="utf-8"))
 
 

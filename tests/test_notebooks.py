@@ -11,22 +11,12 @@ from nbclient import NotebookClient
 from einthoven import cli
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "docs" / "notebooks").glob("*.ipynb"))
-RECIPE = """
+RECIPE = f"""
+extends = "{Path(__file__).with_name("tiny.toml")}"
 [source]
-name = "simulated"
 subjects = 80
-[pairing]
-note_kinds = ["ecg"]
-[ecg]
-width = 8
-blocks = [1, 1]
-[text]
-hidden = 32
-layers = 1
 [training]
 epochs = 2
-batch = 32
-precision = "fp32"
 [evaluation]
 resamples = 20
 label_fractions = [0.1, 1.0]

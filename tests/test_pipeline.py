@@ -22,22 +22,12 @@ from einthoven.search.archive import Hit, Query
 from einthoven.search.filters import Filter, parse
 from einthoven.study import data_kind, read_manifest, stage_manifest
 
-RECIPE = """
+RECIPE = f"""
+extends = "{Path(__file__).with_name("tiny.toml")}"
 [source]
-name = "simulated"
 subjects = 120
-[pairing]
-note_kinds = ["ecg"]
-[ecg]
-width = 8
-blocks = [1, 1]
-[text]
-hidden = 32
-layers = 1
 [training]
 epochs = 3
-batch = 32
-precision = "fp32"
 [evaluation]
 resamples = 20
 """

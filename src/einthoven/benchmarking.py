@@ -1,7 +1,6 @@
 """`einthoven benchmark`: zero-shot classification of published sets of labels, and of PTB-XL's own."""
 
 import json
-import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +10,8 @@ import typer
 from rich.table import Table
 
 from einthoven import pipeline
-from einthoven.config import Evaluation, load_recipe
+from einthoven.cli_arguments import ModelPath, RecipePath, Settings, command_line, recipe_of
+from einthoven.config import Evaluation
 from einthoven.errors import EinthovenError
 from einthoven.study import Outcome, data_kind, lock, run_stage, stage_manifest
 from einthoven.terminal import console, say, shown
@@ -59,18 +59,17 @@ def benchmark_stage(
 
 
 def benchmark(
-    model: Annotated[Path, typer.Argument(help="the model directory")],
+    model: ModelPath,
     studies: Annotated[list[Path], typer.Argument(help="one or more studies, one of each data set")],
     out: Annotated[Path, typer.Option("--out", help="directory for benchmark.json")],
     split: Annotated[str, typer.Option(help="train, validation or test, of MERL's tables or of the study")] = "test",
     merl: Annotated[Path | None, typer.Option("--merl", help="your copy of MERL's data_split directory")] = None,
     prompts: Annotated[Path | None, typer.Option(help="MERL's CKEPE_prompt.json; else the one in --merl")] = None,
-    recipe: Annotated[Path | None, typer.Option("--recipe", help="a TOML recipe; without it the defaults")] = None,
-    settings: Annotated[list[str] | None, typer.Option("--set", help="a setting over the recipe's")] = None,
+    recipe: RecipePath = None,
+    settings: Settings = None,
 ) -> None:
     """Classify without labels: MERL's six sets, as published and corrected, or the four of PTB-XL alone."""
-    options = load_recipe(recipe, settings or ()).evaluation
-    command = shlex.join(["einthoven", *sys.argv[1:]])
+    options, command = recipe_of(recipe, settings).evaluation, command_line(sys.argv[1:])
     asked: dict[str, Any] = {"split": split, "merl": merl, "prompts": prompts, "command": command}
     with shown("benchmark") as progress:
         outcome = benchmark_stage(model, studies, out, options, progress=progress, **asked)

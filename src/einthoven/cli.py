@@ -263,7 +263,7 @@ def demo(
     with as_file(files("einthoven") / "demo.toml") as built_in:
         options = load_recipe(recipe or built_in)
     console.print("einthoven demo: ECGs and charts are simulated; no figure below says anything about real patients.")
-    run_all(options, None, out, "test", shlex.join(["einthoven", *sys.argv[1:]]))
+    run_all(options, None, out, "test", command_line(sys.argv[1:]))
     for query in DEMO_QUERIES:
         cli_search.search(out / "model", out, query, top=3, split="test")
     console.print(f"report: {out / 'report' / 'report.html'}")

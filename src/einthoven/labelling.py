@@ -1,7 +1,6 @@
 """`einthoven labels`: what comes after an ECG, as a file of labels; `einthoven probe`: what features say of labels."""
 
 import json
-import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,14 +11,15 @@ from rich.markup import escape
 from rich.table import Table
 
 from einthoven import pipeline
-from einthoven.config import Evaluation, load_recipe
+from einthoven.cli_arguments import ModelPath, RecipePath, Settings, StudyPath, command_line, recipe_of
+from einthoven.config import Evaluation
 from einthoven.errors import EinthovenError
 from einthoven.study import Outcome, data_kind, lock, run_stage, stage_manifest
 from einthoven.terminal import brief, console, say, shown
 
 
 def labels(
-    study: Annotated[Path, typer.Argument(help="the study directory")],
+    study: StudyPath,
     code: Annotated[list[str], typer.Option("--code", help="a pattern of codes, e.g. 'ICD10CM/I50*'; repeatable")],
     within: Annotated[float, typer.Option(help="days after the recording in which the first one counts")],
     out: Annotated[Path, typer.Option("--out", help="the file to write, .csv or .parquet")],
@@ -81,16 +81,16 @@ def probe_stage(
 
 
 def probe(
-    model: Annotated[Path, typer.Argument(help="the model directory")],
-    study: Annotated[Path, typer.Argument(help="the study directory")],
+    model: ModelPath,
+    study: StudyPath,
     labels: Annotated[str, typer.Option("--labels", help="classes, or a file: CSV or Parquet with recording_id")],
     out: Annotated[Path, typer.Option("--out", help="directory for probe.json")],
     split: Annotated[str, typer.Option(help="what is measured: validation or test")] = "validation",
-    recipe: Annotated[Path | None, typer.Option("--recipe", help="a TOML recipe; without it the defaults")] = None,
-    settings: Annotated[list[str] | None, typer.Option("--set", help="a setting over the recipe's")] = None,
+    recipe: RecipePath = None,
+    settings: Settings = None,
 ) -> None:
     """Fit linear probes for labels on a model's features, at each fraction of the training patients."""
-    options, command = load_recipe(recipe, settings or ()).evaluation, shlex.join(["einthoven", *sys.argv[1:]])
+    options, command = recipe_of(recipe, settings).evaluation, command_line(sys.argv[1:])
     with shown("probe") as progress:
         outcome = probe_stage(model, study, labels, out, options, split, command, progress)
     say("probe", outcome)

@@ -12,8 +12,9 @@ import pytest
 from einthoven import cli, pipeline, schema
 from einthoven.config import Source
 from einthoven.errors import EinthovenError
-from einthoven.evaluation.prognosis import BEFORE, MEDS_LABELS, SHORT, UNDATED, Labels, Outcome, labels_of
+from einthoven.evaluation.prognosis import BEFORE, SHORT, UNDATED, Labels, Outcome, labels_of
 from einthoven.evaluation.targets import read_file
+from einthoven.export.meds import LABELS
 from einthoven.study import read_table, write_table
 
 NOW = datetime(2020, 1, 1, 12)
@@ -106,7 +107,7 @@ def test_the_files_are_those_that_finetune_and_meds_read(tmp_path: Path, capsys)
     assert one.task == "classes" and one.values.tolist() == other.values.tolist()
     labels = pq.read_table(tmp_path / "meds.parquet")
     meds.LabelSchema.validate(labels)
-    assert labels.schema.equals(MEDS_LABELS)
+    assert labels.schema.equals(LABELS)
     assert sum(labels["boolean_value"].to_pylist()) == one.values.sum() and len(labels) == len(one.values)
     assert "simulated data" in capsys.readouterr().out
 

@@ -15,8 +15,7 @@ from qdrant_client import QdrantClient
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from einthoven import indexing, pipeline, schema
-from einthoven.config import Source, load_recipe
+from einthoven import indexing, schema
 from einthoven.errors import EinthovenError
 from einthoven.search.archive import Hit, Query
 from einthoven.search.exact import ExactIndex
@@ -25,21 +24,7 @@ from einthoven.search.index import VectorIndex
 from einthoven.search.lance import LanceIndex
 from einthoven.search.qdrant import QdrantIndex, connect
 
-TINY = (
-    'space.modalities=["ecg","text"]', "ecg.width=8", "ecg.blocks=[1]", "text.hidden=32", "text.layers=1",
-    "training.epochs=1", "training.precision=fp32", "evaluation.subsets=1",
-)  # fmt: skip
 ONES = np.ones(4, np.float32)
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("faults")
-    recipe = load_recipe(None, TINY)
-    pipeline.ingest(Source(name="simulated", subjects=30, sampling_rate=100), None, place / "study")
-    pipeline.pair(recipe, place / "study")
-    pipeline.align(recipe, place / "study", place / "model")
-    return place
 
 
 def first(model: Path, study: Path) -> Hit:

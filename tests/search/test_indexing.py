@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import wfdb
 
-from einthoven import cli, indexing, pipeline, schema
-from einthoven.config import Source, load_recipe
+from einthoven import cli, indexing, schema
 from einthoven.errors import EinthovenError
 from einthoven.search.archive import Query
 from einthoven.search.filters import parse
@@ -16,22 +15,6 @@ from einthoven.study import read_table
 from einthoven.waveforms.formats import Ecg
 from einthoven.waveforms.store import Store
 from einthoven.waveforms.strips import millivolts
-
-TINY = (
-    'space.modalities=["ecg","codes","text"]', "ecg.width=8", "ecg.blocks=[1]", "text.hidden=32", "text.layers=1",
-    "codes.hidden=32", "codes.layers=1", "codes.heads=2", "training.epochs=1", "training.precision=fp32",
-    "evaluation.subsets=1", "evaluation.resamples=5", "evaluation.control=false",
-)  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("search")
-    recipe = load_recipe(None, TINY)
-    pipeline.ingest(Source(name="simulated", subjects=60, sampling_rate=100), None, place / "study")
-    pipeline.pair(recipe, place / "study")
-    pipeline.align(recipe, place / "study", place / "model")
-    return place
 
 
 def run(*arguments: str) -> None:
@@ -61,10 +44,12 @@ def test_a_file_finds_the_recording_it_is_of(place: Path, tmp_path: Path, capsys
     hit = archive.search(Query(text="normal ecg", top=1)).hits[0]
     rows = read_table(schema.RECORDINGS, place / "study")
     row = dict(zip(rows["recording_id"].to_pylist(), rows["row"].to_pylist(), strict=True))[hit.recording_id]
-    signal = millivolts(Store.open(place / "study").read(np.array([row])))[0]
+    store = Store.open(place / "study")
+    signal = millivolts(store.read(np.array([row])))[0]
     path = tmp_path / "ecg.hea"
-    units, formats = ["mV"] * 12, ["16"] * 12
-    wfdb.wrsamp("ecg", 100, units, list(schema.LEADS), signal.T.astype(float), fmt=formats, write_dir=str(tmp_path))
+    units, leads = ["mV"] * 12, list(schema.LEADS)
+    samples = signal.T.astype(float)
+    wfdb.wrsamp("ecg", store.sampling_rate, units, leads, samples, fmt=["16"] * 12, write_dir=str(tmp_path))
     run("search", str(place / "model"), str(place / "study"), "--ecg", str(path), "--top", "1", "--json")
     answer = json.loads(capsys.readouterr().out)
     assert answer["hits"][0]["recording_id"] == hit.recording_id

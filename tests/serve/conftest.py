@@ -1,4 +1,4 @@
-"""A small study with a small model of ECG, codes and text, served without a socket."""
+"""The small three-way model of all tests (`trained`), served without a socket."""
 
 import asyncio
 import json
@@ -11,41 +11,12 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from einthoven import pipeline
-from einthoven.config import load_recipe
 from einthoven.indexing import open_archive
 from einthoven.search.archive import Archive
 from einthoven.serve.app import create_app
 from einthoven.serve.options import Options
 from einthoven.serve.service import Service
 
-RECIPE = """
-[source]
-name = "simulated"
-subjects = 60
-[pairing]
-note_kinds = ["ecg"]
-[ecg]
-width = 8
-blocks = [1, 1]
-[text]
-hidden = 32
-layers = 1
-[codes]
-hidden = 32
-layers = 1
-heads = 4
-[space]
-modalities = ["ecg", "codes", "text"]
-[training]
-epochs = 1
-batch = 32
-precision = "fp32"
-[evaluation]
-control = false
-label_fractions = [0.5, 1.0]
-subsets = 2
-"""
 OPTIONS = Options(rate=1e6, burst=10**6)
 
 
@@ -69,18 +40,6 @@ class Caller:
                 return await asyncio.gather(*(client.request(method, url, **of) for method, url, of in requests))
 
         return asyncio.run(called())
-
-
-@pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A model directory and its study."""
-    folder = tmp_path_factory.mktemp("served")
-    (folder / "tiny.toml").write_text(RECIPE)
-    recipe, study, model = load_recipe(folder / "tiny.toml"), folder / "study", folder / "model"
-    pipeline.ingest(recipe.source, None, study)
-    pipeline.pair(recipe, study)
-    pipeline.align(recipe, study, model)
-    return model, study
 
 
 @pytest.fixture(scope="session")

@@ -37,13 +37,13 @@ Bools = NDArray[np.bool_]
 def calibrated(scores: Scores, resamples: int, seed: int) -> dict[str, Any]:
     """{"calibration": {"probe": label fraction, and what `calibration` returns}} of the probe that was fitted on all
     training patients, or on most of them; nothing without probes."""
-    fractions = scores.probes()
-    found = scores.matrix(list(fractions.values())[-1][0]) if fractions else None
-    if found is None:
+    probe = scores.whole_probe()
+    found = None if probe is None else scores.matrix(probe[1])
+    if probe is None or found is None:
         return {}
     classes, there, labels, values = found
     measures = calibration(labels, values, classes, scores.subjects[there], resamples=resamples, seed=seed)
-    return {"calibration": {"probe": list(fractions)[-1], **measures}}
+    return {"calibration": {"probe": probe[0], **measures}}
 
 
 def calibration(

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from einthoven import schema
 from einthoven.errors import EinthovenError
+from einthoven.evaluation.labels import codes_of
 from einthoven.study import read_table
 
 Bools = NDArray[np.bool_]
@@ -63,13 +64,10 @@ def scp_sets(study: Path, split: str) -> list[LabelSet]:
     """
     recordings = read_table(schema.RECORDINGS, study, ["recording_id", "split", "row"])
     recordings = recordings.filter(pc.and_(pc.equal(recordings["split"], split), pc.is_valid(recordings["row"])))
-    events = read_table(schema.EVENTS, study, ["code", "recording_id"])
-    events = events.filter(pc.is_in(events["recording_id"], recordings["recording_id"].combine_chunks()))
-    had: dict[str, set[str]] = defaultdict(set)
-    for code, recording in zip(events["code"].to_pylist(), events["recording_id"].to_pylist(), strict=True):
-        had[recording].add(code)
+    everyone = recordings["recording_id"].to_pylist()
+    had = {name: set(of) for name, of in codes_of(study, everyone).items()}
     codes = read_table(schema.CODES, study, ["code", "description", "parent_codes"]).to_pylist()
-    ids = [name for name in recordings["recording_id"].to_pylist() if name in had]
+    ids = [name for name in everyone if name in had]
     found = [_scp_set(name, above, codes, study, ids, had) for name, above in SCP_SETS.items()]
     return [one for one in found if one.places]
 

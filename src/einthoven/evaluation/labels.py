@@ -110,19 +110,25 @@ def of_class(study: Path, name: str) -> list[str]:
     return [recording for recording, holds in zip(found.recording_ids, positive, strict=True) if holds]
 
 
+def codes_of(study: Path, recording_ids: Sequence[str]) -> dict[str, list[str]]:
+    """The codes whose event names one of these recordings."""
+    events = read_table(schema.EVENTS, study, ["code", "recording_id"])
+    events = events.filter(pc.is_in(events["recording_id"], pa.array(recording_ids, pa.string())))
+    found: dict[str, list[str]] = {}
+    for code, recording in zip(events["code"].to_pylist(), events["recording_id"].to_pylist(), strict=True):
+        found.setdefault(recording, []).append(code)
+    return found
+
+
 def own_findings(study: Path, recording_ids: Sequence[str]) -> list[frozenset[str]]:
     """What was found in each of these recordings: the codes of its own events, whatever their likelihood.
 
     Codes of a kind that can enter a pair count; others that name a recording are measurements ("ECG//QRS_DURATION").
     """
-    events = read_table(schema.EVENTS, study, ["code", "recording_id"])
-    events = events.filter(pc.is_in(events["recording_id"], pa.array(recording_ids, pa.string())))
+    had = codes_of(study, recording_ids)
     config = (read_manifest(stage_manifest(study, "pair")) or {}).get("config", {})
     patterns = {kind: tuple(of) for kind, of in config.get("code_kinds", CODE_KINDS).items()}
     ignored = tuple(config.get("ignored_codes", Pairing().ignored_codes))
-    known = kinds_of(events["code"].unique().to_pylist(), Pairing(code_kinds=patterns, ignored_codes=ignored))
-    events = events.filter(pc.is_in(events["code"], known.codes))
-    found: dict[str, set[str]] = defaultdict(set)
-    for code, recording in zip(events["code"].to_pylist(), events["recording_id"].to_pylist(), strict=True):
-        found[recording].add(code)
-    return [frozenset(found.get(name, ())) for name in recording_ids]
+    of_a_kind = Pairing(code_kinds=patterns, ignored_codes=ignored)
+    known = set(kinds_of({code for codes in had.values() for code in codes}, of_a_kind).codes.to_pylist())
+    return [frozenset(had.get(name, ())) & known for name in recording_ids]

@@ -21,19 +21,12 @@ import pyarrow.parquet as pq
 
 from einthoven import schema
 from einthoven.errors import EinthovenError
+from einthoven.export.meds import LABELS
 from einthoven.study import atomic, read_table
 
 BEFORE: Final = "had_it_before"
 UNDATED: Final = "recording_without_time"
 SHORT: Final = "record_ends_too_early"
-MEDS_LABELS: Final = pa.schema(
-    [
-        pa.field("subject_id", pa.int64(), nullable=False),
-        pa.field("prediction_time", schema.TIME, nullable=False),
-        pa.field("boolean_value", pa.bool_(), nullable=False),
-    ]
-)
-"""Of the label schema of MEDS 0.4, what a label of yes and no has."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,4 +138,4 @@ def write_meds_labels(labels: Labels, out: Path) -> None:
     rows = labels.recordings.sort_by([("subject_id", "ascending"), ("time", "ascending")])
     columns = [rows["subject_id"], rows["time"], rows["positive"]]
     with atomic(out) as temporary:
-        pq.write_table(pa.table(columns, schema=MEDS_LABELS), temporary)
+        pq.write_table(pa.table(columns, schema=LABELS), temporary)

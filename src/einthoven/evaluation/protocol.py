@@ -18,6 +18,7 @@ from einthoven.evaluation import report
 from einthoven.evaluation.calibration import calibrated
 from einthoven.evaluation.figures import Example, Map, ReportFigures, Scored, embedding_map
 from einthoven.evaluation.intervals import Floats, Integers, bootstrap, weighted_mean
+from einthoven.evaluation.labels import codes_of
 from einthoven.evaluation.leads import measure_subsets
 from einthoven.evaluation.measures import (
     CodeSide,
@@ -38,7 +39,7 @@ from einthoven.model import FINE, Model
 from einthoven.model_card import WITH_RESULTS, write_card
 from einthoven.model_directory import load
 from einthoven.pairing.kinds import kinds_of
-from einthoven.search.rows import codes_of, descriptions
+from einthoven.search.rows import descriptions
 from einthoven.study import data_kind, read_manifest, read_table, sha256, stage_manifest
 from einthoven.training.probes import FILE, load_probes
 from einthoven.waveforms.store import Store
@@ -215,8 +216,8 @@ def collect(figures: dict[str, Any], kept: Scores, series: str) -> None:
         figures[name] = {place.split("/")[1]: kept.queries(place)[1].best for place in places}
     if series != "model":
         return
-    probes = [subsets[0] for subsets in kept.probes().values()]
-    for name, part in [("zero_shot", "zeroshot"), *(("probe", part) for part in probes[-1:])]:
+    probe = kept.whole_probe()
+    for name, part in [("zero_shot", "zeroshot"), *([("probe", probe[1])] if probe else [])]:
         if (found := kept.matrix(part)) is not None:
             classes, _, labels, scores = found
             figures[name] = Scored(classes, labels, scores)

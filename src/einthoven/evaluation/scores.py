@@ -89,6 +89,10 @@ class Scores:
         fractions = sorted({part.split("/")[1] for part in parts}, key=float)
         return {fraction: [part for part in parts if part.split("/")[1] == fraction] for fraction in fractions}
 
+    def whole_probe(self) -> tuple[str, str] | None:
+        """The fraction of the probe of all training patients, or of most of them, and its part; None: no probe."""
+        return next(((fraction, parts[0]) for fraction, parts in reversed(self.probes().items())), None)
+
     def queries(self, place: str) -> tuple[Bools, Ranked, Integers]:
         """Which recordings have ranks [n], what the queries [q] found, and the query of each of those recordings.
 

@@ -99,8 +99,8 @@ def _measured(scores: Scores, mask: Bools, resamples: int, seed: int) -> dict[st
         hits = (scores.ranks[place][asked] <= 10).astype(np.float64)
         of = bootstrap(scores.subjects[asked], lambda w: {"recall": weighted_mean(hits, w)}, resamples, seed)
         found["recall@10"] = of["recall"]
-    fitted = [parts[0] for parts in scores.probes().values()]
-    for name, part in [("zeroshot", "zeroshot"), *(("probe", part) for part in fitted[-1:])]:
+    probe = scores.whole_probe()
+    for name, part in [("zeroshot", "zeroshot"), *([("probe", probe[1])] if probe else [])]:
         found[name] = _aurocs(scores, part, mask, resamples, seed)
     return found
 

@@ -39,6 +39,15 @@ MARK: Final = "export.json"
 SHARD_ROWS: Final = 1 << 20
 """A shard has this many rows at most, and those of one more subject: a subject is never divided."""
 
+LABELS: Final = pa.schema(
+    [
+        pa.field("subject_id", pa.int64(), nullable=False),
+        pa.field("prediction_time", schema.TIME, nullable=False),
+        pa.field("boolean_value", pa.bool_(), nullable=False),
+    ]
+)
+"""Of the label schema of MEDS 0.4, what a label of yes and no has. Columns may be absent there, but not be null."""
+
 MEDS_VERSION: Final = "0.4"
 _OURS: Final = {ours: meds for meds, ours in SPLITS.items()}
 _PLACE: Final = "einthoven_place"  # split and shard of a row, in one number that sorts

@@ -1,6 +1,5 @@
 """What an index holds of each recording: its embeddings, and what a search may ask for beside them."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ import pyarrow.compute as pc
 
 from einthoven import schema
 from einthoven.embed import matrix, table_of
+from einthoven.evaluation.labels import codes_of
 from einthoven.evaluation.outliers import FILE, load_outliers
 from einthoven.model_directory import read_config
 from einthoven.study import read_table
@@ -34,16 +34,6 @@ def rows_of(model_directory: Path, study: Path) -> pa.Table:
     empty = pa.nulls(len(seen), schema.INDEX.columns.field("coarse").type)
     columns["coarse"] = seen["embedding"] if with_text else empty
     return pa.table({name: columns[name] for name in schema.INDEX.columns.names}).cast(schema.INDEX.columns)
-
-
-def codes_of(study: Path, recording_ids: Sequence[str]) -> dict[str, list[str]]:
-    """The codes whose event names one of these recordings."""
-    events = read_table(schema.EVENTS, study, ["code", "recording_id"])
-    events = events.filter(pc.is_in(events["recording_id"], pa.array(recording_ids, pa.string())))
-    found: dict[str, list[str]] = {}
-    for code, recording in zip(events["code"].to_pylist(), events["recording_id"].to_pylist(), strict=True):
-        found.setdefault(recording, []).append(code)
-    return found
 
 
 def descriptions(study: Path) -> dict[str, str]:

@@ -16,11 +16,12 @@ import pyarrow.parquet as pq
 from einthoven import schema
 from einthoven.indexing import without_forgotten
 from einthoven.schema import LEADS, Table
+from einthoven.search.rows import descriptions
 from einthoven.serve.bodies import ChartCode, ChartNote, RecordingAnswer
 from einthoven.study import check_table, read_table
 from einthoven.waveforms.draw import Shade, draw_svg
 from einthoven.waveforms.formats import Ecg
-from einthoven.waveforms.standardise import Samples, to_millivolts
+from einthoven.waveforms.standardise import Samples, leads_of, to_millivolts
 from einthoven.waveforms.store import Store
 
 TITLE: Final = "12-lead ECG"
@@ -36,13 +37,12 @@ class Charts:
     show_notes: bool = False
     recordings: pa.Table = field(init=False)
     _place: dict[str, int] = field(init=False, repr=False)
-    _descriptions: dict[str, str | None] = field(init=False, repr=False)
+    _descriptions: dict[str, str] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.recordings = without_forgotten(read_table(schema.RECORDINGS, self.study), self.study)
         self._place = {name: i for i, name in enumerate(self.recordings["recording_id"].to_pylist())}
-        codes = read_table(schema.CODES, self.study, ["code", "description"])
-        self._descriptions = dict(zip(codes["code"].to_pylist(), codes["description"].to_pylist(), strict=True))
+        self._descriptions = descriptions(self.study)
         for table in (schema.EVENTS, schema.PAIRS, schema.NOTES):
             check_table(table, self.study)
 
@@ -67,7 +67,7 @@ class Charts:
             age=row["age"],
             sex=row["sex"],
             source_rate=row["source_rate"],
-            leads=[lead for i, lead in enumerate(LEADS) if (row["leads"] or 0) >> i & 1],
+            leads=leads_of(row["leads"]),
             quality=row["quality"] or [],
             device=row["device"],
             site=row["site"],
@@ -90,7 +90,7 @@ class Charts:
     def _findings(self, subject: int, recording_id: str) -> list[str]:
         rows = self._of(schema.EVENTS, subject, ["code", "recording_id"])
         codes = rows.filter(pc.equal(rows["recording_id"], recording_id))["code"].to_pylist()
-        return [self._descriptions.get(code) or code for code in codes]
+        return [self._descriptions.get(code, code) for code in codes]
 
     def _codes(self, subject: int, recording_id: str) -> list[ChartCode]:
         rows = self._of(schema.PAIRS, subject, ["recording_id", "codes", "code_kinds", "code_days"])

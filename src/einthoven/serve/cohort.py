@@ -8,17 +8,11 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from einthoven.export.meds import LABELS
 from einthoven.search.archive import Hit
 
-LABELS: Final = pa.schema(
-    [
-        pa.field("subject_id", pa.int64(), nullable=False),
-        pa.field("prediction_time", pa.timestamp("us"), nullable=False),
-        pa.field("boolean_value", pa.bool_()),
-        pa.field("float_value", pa.float32()),
-    ]
-)
-"""Of MEDS 0.4's label schema what is filled: it allows columns to be absent, but not to be null."""
+SCORED: Final = pa.schema([*LABELS, pa.field("float_value", pa.float32())])
+"""Labels, and the score that each was made of."""
 
 COLUMNS: Final = (
     "recording_id", "subject_id", "time", "split", "score", "positive", "age", "sex", "outlier", "codes", "findings",
@@ -56,7 +50,7 @@ def as_meds_labels(hits: Sequence[Hit], least: float | None = None) -> bytes:
         "float_value": [hit.score for hit in timed],
     }
     out = io.BytesIO()
-    pq.write_table(pa.table(columns, LABELS), out)
+    pq.write_table(pa.table(columns, SCORED), out)
     return out.getvalue()
 
 

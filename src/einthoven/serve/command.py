@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from einthoven.cli_arguments import ModelPath, StudyPath
 from einthoven.errors import EinthovenError
 from einthoven.serve.options import Options
 from einthoven.terminal import console, shown
@@ -22,8 +23,8 @@ DEFAULT = Options()
 
 
 def serve(
-    model: Annotated[Path, typer.Argument(help="the model directory")],
-    study: Annotated[Path, typer.Argument(help="the study directory")],
+    model: ModelPath,
+    study: StudyPath,
     host: Annotated[str, typer.Option(help="any other than loopback needs a token")] = DEFAULT.host,
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free")] = DEFAULT.port,
     token_file: Annotated[Path | None, typer.Option("--token-file", help="a file that holds the token")] = None,

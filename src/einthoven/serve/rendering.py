@@ -13,6 +13,7 @@ import jinja2
 from starlette.responses import HTMLResponse, Response
 
 from einthoven.schema import LEADS
+from einthoven.waveforms.standardise import leads_of
 
 TYPES: Final = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 HEADERS: Final = {"Referrer-Policy": "same-origin"}
@@ -98,7 +99,7 @@ def said_of(row: Mapping[str, Any] | None) -> str:
     """A strip in words, from its row of RECORDINGS: leads, rate and quality, and nothing of the patient."""
     if row is None:
         return "ECG strip"
-    leads = [lead for i, lead in enumerate(LEADS) if (row["leads"] or 0) >> i & 1]
+    leads = leads_of(row["leads"])
     which = "12-lead ECG" if len(leads) == len(LEADS) else f"ECG of {len(leads)} leads ({', '.join(leads)})"
     rate = f", recorded at {row['source_rate']:.0f} Hz" if row["source_rate"] else ""
     return f"{which}{rate}, {', '.join(row['quality'] or ()) or 'no quality flag'}"

@@ -78,6 +78,11 @@ def to_millivolts(stored: Samples) -> Millivolts:
     return result
 
 
+def leads_of(mask: int | None) -> list[str]:
+    """The leads of a bit mask as `recorded_leads` makes it, in the order of `schema.LEADS`; none of None."""
+    return [lead for i, lead in enumerate(LEADS) if (mask or 0) >> i & 1]
+
+
 def recorded_leads(block: Samples) -> npt.NDArray[np.int16]:
     """Bit masks [...] of the leads that have a sample, recorded or derived, in int16 microvolts [..., 12, samples]."""
     bits = (1 << np.arange(len(LEADS))).astype(np.int16)
