@@ -93,7 +93,9 @@ def entry(module: str, name: str, methods: list[str]) -> str:
 
 
 def source(module: str) -> tuple[str, list[ast.stmt]]:
-    text = (PACKAGE / f"{module}.py").read_text(encoding="utf-8")
+    """A module, or all files of a package as one."""
+    files = sorted((PACKAGE / module).glob("*.py")) or [PACKAGE / f"{module}.py"]
+    text = "\n".join(file.read_text(encoding="utf-8") for file in files)
     return text, ast.parse(text).body
 
 
@@ -171,7 +173,7 @@ def fields(text: str, node: ast.ClassDef) -> str:
         if isinstance(part, ast.AnnAssign) and isinstance(part.target, ast.Name):
             value = "" if part.value is None else ast.unparse(part.value)
             value = re.sub(r"field\(default_factory=(?:lambda: )?(.*)\)$", r"\1", value)
-            value = {"dict": "{}", "dict(CODE_KINDS)": "see config.py"}.get(value, value)
+            value = {"dict": "{}", "dict(CODE_KINDS)": "see config/data.py"}.get(value, value)
             shown = f"`{cell(value)}`" if value else ""
             rows.append(f"| `{part.target.id}` | {shown} | {comments(text, part.end_lineno or part.lineno)} |")
     return "\n".join(rows) + "\n"

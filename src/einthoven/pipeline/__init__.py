@@ -1,0 +1,33 @@
+"""The stages, each between files it names: what a command runs, and what `einthoven run` runs in a row."""
+
+from einthoven.pipeline.measuring import MODEL_FILES, check, embed, embed_to_file, evaluate, outliers
+from einthoven.pipeline.stage import Progress, beside, check_split, outside, refuse_stale_pairs, silent, train_stage
+from einthoven.pipeline.tables import SOURCE_TABLES, SOURCES, entities, export_meds, ingest, pair, rechart
+from einthoven.pipeline.training import TRAINED_FILES, align, calibrate, pretrain
+
+__all__ = [
+    "MODEL_FILES",
+    "SOURCES",
+    "SOURCE_TABLES",
+    "TRAINED_FILES",
+    "Progress",
+    "align",
+    "beside",
+    "calibrate",
+    "check",
+    "check_split",
+    "embed",
+    "embed_to_file",
+    "entities",
+    "evaluate",
+    "export_meds",
+    "ingest",
+    "outliers",
+    "outside",
+    "pair",
+    "pretrain",
+    "rechart",
+    "refuse_stale_pairs",
+    "silent",
+    "train_stage",
+]
