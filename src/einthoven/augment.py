@@ -16,6 +16,36 @@ from einthoven.waveforms.strips import Floats, lead_mask, mains_heard
 Bools = npt.NDArray[np.bool_]
 Generator = np.random.Generator
 
+
+class Share(Generator):
+    """Random numbers for some rows of a batch: those that one process, which has all rows, would draw for them.
+
+    A shape [n, ...] asked for is drawn for all `rows` of the batch; the rows at `mine`, n of them, are returned. So the
+    processes of a training draw more than they use, and together make the batch that a single one makes.
+    """
+
+    def __init__(self, generator: Generator, rows: int, mine: slice) -> None:
+        super().__init__(generator.bit_generator)
+        self.rows, self.mine = rows, mine
+
+    def random(self, size: Any) -> Any:  # type: ignore[override]
+        return super().random(self._whole(size))[self.mine]
+
+    def uniform(self, low: Any, high: Any, size: Any) -> Any:  # type: ignore[override]
+        return super().uniform(low, high, self._whole(size))[self.mine]
+
+    def integers(self, low: Any, high: Any, size: Any) -> Any:  # type: ignore[override]
+        return super().integers(low, high, self._whole(size))[self.mine]
+
+    def standard_normal(self, size: Any, dtype: Any) -> Any:  # type: ignore[override]
+        return super().standard_normal(self._whole(size), dtype)[self.mine]
+
+    def choice(self, a: Any, size: Any) -> Any:  # type: ignore[override]
+        return super().choice(a, self._whole(size))[self.mine]
+
+    def _whole(self, size: Any) -> tuple[int, ...]:
+        return (self.rows, *np.atleast_1d(size)[1:].tolist())
+
 SUBSETS: Final = (LEADS[:6], ("I", "II"), ("I",), ("II",))
 """What devices with fewer electrodes record: the limb leads, two of them, a watch or patch (I), a monitor (II)."""
 
@@ -101,7 +131,7 @@ def time_mask(strip: Floats, up_to: float, generator: Generator) -> Floats:
     """Blank one stretch of each strip, up to this share of it, in all leads: zeros, as a gap in a recording is read."""
     n, _, length = strip.shape
     share = generator.uniform(0, up_to, (n, 1, 1))
-    start = generator.uniform(0, 1 - share)
+    start = (1 - share) * generator.random((n, 1, 1))
     time = (np.arange(length) + 0.5) / length
     return np.where((time >= start) & (time < start + share), np.float32(0), strip)
 
@@ -111,7 +141,7 @@ def lead_subset(leads: Bools, probability: float, generator: Generator) -> Bools
 
     A strip that has no lead of the subset drawn keeps all.
     """
-    subset = np.stack([lead_mask(names) for names in SUBSETS])[generator.integers(len(SUBSETS), size=len(leads))]
+    subset = np.stack([lead_mask(names) for names in SUBSETS])[generator.integers(0, len(SUBSETS), len(leads))]
     reduced = leads & subset
     drawn = (generator.random(len(leads)) < probability) & reduced.any(axis=1)
     return np.where(drawn[:, None], reduced, leads)

@@ -50,6 +50,9 @@ class CodeBatch:
     def __len__(self) -> int:
         return len(self.tokens)
 
+    def __getitem__(self, rows: slice) -> "CodeBatch":
+        return CodeBatch(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
+
     def to(self, device: torch.device) -> "CodeBatch":
         return CodeBatch(*(getattr(self, name).to(device, non_blocking=True) for name in self.__dataclass_fields__))
 

@@ -3,16 +3,13 @@ same numbers."""
 
 import copy
 import math
-import os
 from collections.abc import Callable
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
 import torch
-from accelerate import Accelerator, PartialState
 from torch import Tensor, nn
 
 from einthoven.batches import Batch, Pairs, batches_per_epoch, epoch_batches
@@ -46,6 +43,7 @@ from einthoven.training.loop import (
 )
 from einthoven.training.objective import Objective, embedded, reciprocal_rank
 from einthoven.training.probes import fit_probes_of
+from einthoven.training.ranks import accelerated, joined, mean_loss
 from einthoven.training.self_supervised import MaskedStrips, MatchingViews, held_views, second_strips
 from einthoven.training.step import backward
 from einthoven.waveforms.rates import at_rate
@@ -55,8 +53,7 @@ def train_on_study(
     recipe: Recipe, study: Path, out: Path, workshop: Path, signature: str, progress: Callable[[int, int, str], None]
 ) -> dict[str, Any]:
     """Read a study's pairs, train, write the model directory `out`; return counts."""
-    # the time-out is of a wait for the first process, which resamples and validates
-    process = PartialState(cpu=_processors_only(), timeout=timedelta(days=1))
+    process = joined()
     with process.main_process_first():
         store = at_rate(study, recipe.ecg.sampling_rate)
     table = training_pairs(study, recipe.training.concatenation, recipe.space.modalities)
@@ -108,11 +105,6 @@ def train_on_study(
     return {**size, "history": history, "probes": probes, **best.card}
 
 
-def _processors_only() -> bool:
-    """Several processes without a GPU: Accelerate joins them (by gloo) only if it is told so."""
-    return "LOCAL_RANK" in os.environ and not torch.cuda.is_available()
-
-
 def align(
     recipe: Recipe,
     model: Model,
@@ -129,7 +121,7 @@ def align(
     says what the run depends on: a state with another one is refused.
     """
     options = recipe.training
-    accelerator = Accelerator(cpu=_processors_only())
+    accelerator = accelerated()
     kind = precision(options.precision, accelerator.device)
     objective = objective_of(options, model).to(accelerator.device)
     optimizer = adamw(objective, options.learning_rate, options.weight_decay)
@@ -161,8 +153,9 @@ def align(
             losses.append(loss)  # reading the value here would wait for the device
             progress(state.step, steps, f"epoch {state.epoch + 1}/{options.epochs}")
         state.epoch += 1
+        loss_of_epoch = mean_loss(accelerator, losses)
         if accelerator.is_main_process:
-            _close_epoch(state, options, held, workshop, signature, float(torch.stack(losses).mean()))
+            _close_epoch(state, options, held, workshop, signature, loss_of_epoch)
         accelerator.wait_for_everyone()
     return state.history
 
