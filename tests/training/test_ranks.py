@@ -21,7 +21,7 @@ SETTINGS = (
     "source.subjects=28", 'space.modalities=["ecg","codes","text"]', "augmentation.code_queries=0.5",
     # what is drawn in the batch is the same whatever the number of processes; dropout is each process's own
     "ecg.dropout=0", "text.dropout=0", "codes.dropout=0",
-    "training.epochs=50", f"training.batch={PAIRS}", "training.validate_every=50",
+    "training.epochs=25", f"training.batch={PAIRS // 2}", "training.validate_every=25",
     "evaluation.control=false", "evaluation.label_fractions=[1.0]",
 )  # fmt: skip
 
@@ -59,9 +59,9 @@ def test_two_processes_train_what_one_does(study: Path, tmp_path: Path) -> None:
     assert said.count("validation_mrr") == 1  # the first process speaks
     pipeline.align(recipe_of(), study, one)
     losses = [[epoch["loss"] for epoch in counts(place)["history"]] for place in (one, two)]
-    assert counts(one)["pairs"] == PAIRS and len(losses[0]) == 50  # of one step each
+    assert counts(one)["pairs"] == PAIRS and counts(one)["step"] == 50
     assert np.allclose(*losses, rtol=0, atol=1e-4), np.abs(np.subtract(*losses)).max()
-    assert losses[0][-1] < 0.8 * losses[0][0]
+    assert losses[0][-1] < 0.95 * losses[0][0]
     first, second = load(one), load(two)
     strip = np.random.default_rng(0).standard_normal((4, 12, 500))
     assert np.allclose(first.encode_ecg(strip, 100), second.encode_ecg(strip, 100), atol=1e-3)
