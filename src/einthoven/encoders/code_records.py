@@ -145,7 +145,9 @@ def visits_of(record: CodeSequence) -> Ints:
     """
     dated = record.kinds != STATIC
     visits = np.zeros(len(record.tokens), np.int64)
-    gaps = np.diff(record.days[dated], prepend=record.days[dated][:1]) > VISIT_GAP
+    days = record.days[dated]
+    gaps = np.zeros(len(days), np.int64)
+    gaps[1:] = days[1:] - days[:-1] > VISIT_GAP
     visits[dated] = 1 + np.cumsum(gaps) % 2
     return visits
 

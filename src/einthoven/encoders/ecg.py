@@ -90,9 +90,7 @@ class ResNet1d(nn.Module):
     def __init__(self, config: EcgEncoder) -> None:
         super().__init__()
         widths = [config.width * 2**i for i in range(len(config.blocks))]
-        self.stem = nn.Sequential(
-            nn.Conv1d(12, config.width, 15, 2, 7, bias=False), BatchNorm(config.width), nn.ReLU()
-        )
+        self.stem = nn.Sequential(nn.Conv1d(12, config.width, 15, 2, 7, bias=False), BatchNorm(config.width), nn.ReLU())
         block = Bottleneck if config.bottleneck else Block
         layers: list[nn.Module] = []
         c_in = config.width

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from torch import Tensor, nn
 
 from einthoven.batches import Batch, Pairs, batches_per_epoch, epoch_batches
 from einthoven.config import Recipe, Training
+from einthoven.encoders.text_features import KeptFeatures
 from einthoven.errors import EinthovenError
 from einthoven.evaluation.labels import without_class
 from einthoven.evaluation.split import numbers_of
@@ -47,6 +49,7 @@ from einthoven.training.ranks import accelerated, joined, mean_loss
 from einthoven.training.self_supervised import MaskedStrips, MatchingViews, held_views, second_strips
 from einthoven.training.step import backward
 from einthoven.waveforms.rates import at_rate
+from einthoven.waveforms.store import Store
 
 
 def train_on_study(
@@ -63,30 +66,12 @@ def train_on_study(
         wanted = " or ".join(name for name in recipe.space.modalities if name != "ecg")
         needed = f"pairs with a signal and {wanted}" if wanted else "recordings with a signal"
         raise EinthovenError(f"{study}: {len(train)} training {needed}; at least 2 are needed.")
-    torch.manual_seed(recipe.training.seed)
-    codes = code_part(recipe, study) if "codes" in recipe.space.modalities else None
     texts = sorted(set(train["text"].drop_null().to_pylist()))
-    model = Model.create(recipe.ecg, recipe.text, recipe.space, texts, codes)
-    model.card = {
-        "data_kind": data_kind(study),
-        "seed": recipe.training.seed,
-        "pairs": len(train),
-        "concatenation": recipe.training.concatenation,
-        "code_kinds": code_kinds(study),
-    }
+    model = new_model(recipe, study, texts)
+    model.card["pairs"] = len(train)
     kept = kept_features(model.to(process.device), study, progress)
     with process.main_process_first():  # which encodes what the others find kept
-        told = None if model.text is None else texts_of(model, train["text"].to_pylist(), texts, kept)
-    if recipe.training.without_class is not None:
-        model.card["without_class"] = recipe.training.without_class
-    pairs = Pairs(
-        rows=train["row"].to_numpy(),
-        subjects=train["subject_id"].to_numpy(),
-        read=store.read,
-        texts=told,
-        codes=None if model.codes is None else codes_of(model, train),
-        other=second_strips(recipe.training.objective, train["subject_id"].to_numpy()),
-    )
+        pairs = pairs_of(recipe, model, train, texts, store, kept)
     validation = table.filter(pc.equal(table["split"], "validation"))
     held = None
     if process.is_main_process and pairs.other is not None:
@@ -103,6 +88,36 @@ def train_on_study(
     probes = fit_probes_of(best, study, out, recipe.evaluation, progress)
     size = {"pairs": len(train), "patients": len(pc.unique(train["subject_id"])), "distinct_texts": len(texts)}
     return {**size, "history": history, "probes": probes, **best.card}
+
+
+def new_model(recipe: Recipe, study: Path, texts: list[str]) -> Model:
+    """A model with new weights and the vocabularies of a study's train split, and in its card what it is trained on."""
+    torch.manual_seed(recipe.training.seed)
+    codes = code_part(recipe, study) if "codes" in recipe.space.modalities else None
+    model = Model.create(recipe.ecg, recipe.text, recipe.space, texts, codes)
+    model.card = {
+        "data_kind": data_kind(study),
+        "seed": recipe.training.seed,
+        "concatenation": recipe.training.concatenation,
+        "code_kinds": code_kinds(study),
+    }
+    if recipe.training.without_class is not None:
+        model.card["without_class"] = recipe.training.without_class
+    return model
+
+
+def pairs_of(
+    recipe: Recipe, model: Model, train: pa.Table, texts: list[str], store: Store, kept: KeptFeatures | None
+) -> Pairs:
+    """The training pairs in memory; `texts` are their distinct ones, sorted, and `store` is at the model's rate."""
+    return Pairs(
+        rows=train["row"].to_numpy(),
+        subjects=train["subject_id"].to_numpy(),
+        read=store.read,
+        texts=None if model.text is None else texts_of(model, train["text"].to_pylist(), texts, kept),
+        codes=None if model.codes is None else codes_of(model, train),
+        other=second_strips(recipe.training.objective, train["subject_id"].to_numpy()),
+    )
 
 
 def align(
