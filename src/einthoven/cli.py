@@ -16,6 +16,7 @@ from einthoven.cli_compare import compare
 from einthoven.cli_evaluate import calibrate, evaluate, outliers, run_evaluation
 from einthoven.config import Recipe, load_recipe
 from einthoven.errors import EinthovenError
+from einthoven.pipeline.stage import follows
 from einthoven.serve.command import serve
 from einthoven.terminal import (
     console,
@@ -215,7 +216,7 @@ def embed(
     with shown("embed") as progress:
         outcome = pipeline.embed(model, study, progress)
     say("embed", outcome)
-    if npz is not None:
+    if npz is not None and not follows():
         with shown("embed") as progress:
             arrays = pipeline.embed_to_file(model, study, npz, progress)
         console.print(f"{npz}: " + ", ".join(f"{name} {shape}" for name, shape in arrays.items()))
