@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint results results-entities results-vocabulary results-sehr ablations baselines transfer bench bench-entities bench-pairing bench-search bench-serve docs clean
+.PHONY: demo test lint results results-entities results-vocabulary results-sehr ablations baselines transfer bench bench-entities bench-pairing bench-search bench-serve bench-training bench-embedding docs clean
 
 demo: $(VENV)/.installed ## simulate a cohort, train, evaluate, answer three queries
 	$(BIN)/einthoven demo --out demo
@@ -54,7 +54,6 @@ bench-entities: $(VENV)/.installed
 	$(BIN)/python benchmarks/entities.py
 
 bench: $(VENV)/.installed
-	$(BIN)/python benchmarks/step.py
 	$(BIN)/python benchmarks/simulate.py
 	$(BIN)/python benchmarks/ingest.py
 	$(BIN)/python benchmarks/formats.py
@@ -67,6 +66,12 @@ bench-pairing: $(VENV)/.installed ## pairing against hand-written SQL, and 40 M 
 
 bench-serve: $(VENV)/.installed ## searches a second of a server with 20,000 simulated ECGs, and their times: 2 minutes
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/serve.py --out results/serve.json
+
+bench-training: $(VENV)/.installed ## goodput, precision, memory of training, one thread: about 10 minutes
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/training.py --out results/training.json
+
+bench-embedding: $(VENV)/.installed ## embeddings a second against the bare forward pass, one thread: 2 minutes
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/embedding.py --out results/embedding.json
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "einthoven needs Python 3.11 or newer"'

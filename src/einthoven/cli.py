@@ -16,7 +16,7 @@ from einthoven.cli_compare import compare
 from einthoven.cli_evaluate import calibrate, evaluate, outliers, run_evaluation
 from einthoven.config import Recipe, load_recipe
 from einthoven.errors import EinthovenError
-from einthoven.pipeline.stage import follows
+from einthoven.pipeline.stage import follows, several
 from einthoven.serve.command import serve
 from einthoven.terminal import (
     console,
@@ -32,6 +32,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Pair ECGs with codes and notes, align them, search by text. Research use only, not a medical device.",
 )
+
+
+SHARED = ("align", "embed")
+"""Commands that several processes do together; the others would do the same work side by side."""
+
+
+@app.callback()
+def one_process(context: typer.Context) -> None:
+    if several() and context.invoked_subcommand not in SHARED:
+        raise EinthovenError(
+            f"{context.invoked_subcommand} is the work of one process: run it without torchrun. "
+            f"Several processes share {' and '.join(SHARED)}."
+        )
 
 
 @app.command()

@@ -11,9 +11,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from einthoven import pipeline
+from einthoven import cli, pipeline
 from einthoven.config import Recipe, load_recipe
 from einthoven.embed import matrix, table_of
+from einthoven.errors import EinthovenError
 from einthoven.model_directory import load
 
 TINY = Path(__file__).parents[1] / "tiny.toml"
@@ -87,3 +88,11 @@ def test_two_processes_train_and_embed_as_one_does(study: Path, trained: tuple[P
     assert losses[0][-1] < 0.95 * losses[0][0]
     strip = np.random.default_rng(0).standard_normal((4, 12, 500))
     assert np.allclose(load(one).encode_ecg(strip, 100), load(two).encode_ecg(strip, 100), atol=1e-3)
+
+
+@pytest.mark.parametrize("command", ["pretrain", "ingest", "run"])
+def test_what_one_process_does_is_refused_to_several(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    words = {"pretrain": ["STUDY", "--out", "OUT"], "ingest": ["simulated", "STUDY"], "run": ["R", "--study", "S"]}
+    with pytest.raises(EinthovenError, match=f"{command} is the work of one process: run it without torchrun"):
+        cli.app([command, *words[command]], standalone_mode=False)
