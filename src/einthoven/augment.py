@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from einthoven.config import Augmentation
 from einthoven.schema import LEADS
-from einthoven.waveforms.strips import Floats, lead_mask, mains_heard
+from einthoven.waveforms.strips import Floats, lead_mask, mains_heard, millivolts
 
 Bools = npt.NDArray[np.bool_]
 Generator = np.random.Generator
@@ -51,12 +51,16 @@ SUBSETS: Final = (LEADS[:6], ("I", "II"), ("I",), ("II",))
 """What devices with fewer electrodes record: the limb leads, two of them, a watch or patch (I), a monitor (II)."""
 
 
-def augment(signal: Floats, length: int, rate: int, options: Augmentation, generator: Generator) -> Floats:
-    """Recordings [n, 12, samples] in mV at `rate` hertz -> one cropped, distorted strip each, float32 [n, 12, length].
+def augment(
+    signal: Floats | npt.NDArray[np.int16], length: int, rate: int, options: Augmentation, generator: Generator
+) -> Floats:
+    """Recordings [n, 12, samples] at `rate` hertz, in mV or as the waveform store has them, -> one cropped, distorted
+    strip each, float32 [n, 12, length] in mV.
 
     A strip keeps at least one of the leads it had.
     """
-    strip = crop(signal, length, generator) if options.crop else middle(signal, length)
+    cut = crop(signal, length, generator) if options.crop else middle(signal, length)
+    strip: Floats = millivolts(cut) if cut.dtype == np.int16 else cut
     leads = np.asarray(strip.any(axis=-1))
     if options.scale:
         strip = scale(strip, options.scale, generator)
@@ -76,17 +80,17 @@ def augment(signal: Floats, length: int, rate: int, options: Augmentation, gener
     return strip
 
 
-def crop(signal: Floats, length: int, generator: Generator) -> Floats:
+def crop(signal: Any, length: int, generator: Generator) -> Any:
     """A window of `length` samples at a random place, another for each recording; a short one is padded with zeros."""
     return _windows(signal, length, generator.integers(0, max(signal.shape[-1] - length, 0) + 1, len(signal)))
 
 
-def middle(signal: Floats, length: int) -> Floats:
+def middle(signal: Any, length: int) -> Any:
     """The window of `length` samples in the middle."""
     return _windows(signal, length, np.full(len(signal), max(signal.shape[-1] - length, 0) // 2))
 
 
-def _windows(signal: Floats, length: int, start: npt.NDArray[np.int64]) -> Floats:
+def _windows(signal: Any, length: int, start: npt.NDArray[np.int64]) -> Any:
     if signal.shape[-1] < length:
         signal = np.pad(signal, ((0, 0), (0, 0), (0, length - signal.shape[-1])))
     return np.stack([signal[i, :, s : s + length] for i, s in enumerate(start)])

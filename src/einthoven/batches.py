@@ -17,7 +17,6 @@ from einthoven.config import Augmentation
 from einthoven.encoders.code_records import CodeBatch, CodeSequence, Records, code_batch
 from einthoven.errors import EinthovenError
 from einthoven.vocabulary.vocabulary import MASK, SPECIAL
-from einthoven.waveforms.strips import millivolts
 
 Ints = npt.NDArray[np.int64]
 
@@ -190,7 +189,7 @@ def make_batch(
 def _strips(
     pairs: Pairs, index: Ints, length: int, rate: int, options: Augmentation, generator: np.random.Generator
 ) -> Tensor:
-    return torch.from_numpy(augment(millivolts(pairs.read(pairs.rows[index])), length, rate, options, generator))
+    return torch.from_numpy(augment(pairs.read(pairs.rows[index]), length, rate, options, generator))
 
 
 def _rows(parts: dict[str, Tensor | CodeBatch | None], mine: slice) -> dict[str, Tensor | CodeBatch | None]:
