@@ -41,6 +41,10 @@ def outliers(
     out: Annotated[Path, typer.Option("--out", help="directory for outliers.json and outliers.html")],
     split: Annotated[str, typer.Option(help="the split that is usual: train, validation or test")] = "validation",
     other: Annotated[list[Path] | None, typer.Option(help="a study of outliers; may be repeated")] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(help="a classifier (`einthoven finetune`) whose encoder is measured beside the model's"),
+    ] = None,
     recipe: RecipePath = None,
     settings: Settings = None,
 ) -> None:
@@ -48,7 +52,7 @@ def outliers(
     command = command_line(sys.argv[1:])
     with shown("outliers") as progress:
         options = recipe_of(recipe, settings).evaluation
-        outcome = pipeline.outliers(model, study, split, other or (), out, options, command, progress)
+        outcome = pipeline.outliers(model, study, split, other or (), out, options, command, progress, against)
     say("outliers", outcome)
     print_outliers(out)
 

@@ -188,6 +188,7 @@ EMBEDDINGS = Table(
                 "embedding", pa.list_(pa.float32())
             ),  # unit length, where text is or, without text, where codes are
             pa.field("features", pa.list_(pa.float32())),  # the encoder's pooled features, before the head
+            pa.field("early", pa.list_(pa.float32())),  # mean and deviation of the first layers, for outlier detectors
             pa.field("fine", pa.list_(pa.float32())),  # unit length, where codes are; null: a model without codes
         ]
     ),

@@ -13,7 +13,16 @@ from einthoven.config.learning import Augmentation, CodePretraining, FineTuning,
 from einthoven.config.values import from_dict, require
 from einthoven.errors import EinthovenError
 
-OUTLIER_DETECTORS: Final = ("mahalanobis", "relative-mahalanobis", "neighbours", "energy", "vim", "prompts")
+OUTLIER_DETECTORS: Final = (
+    "exposure",
+    "early",
+    "mahalanobis",
+    "relative-mahalanobis",
+    "neighbours",
+    "energy",
+    "vim",
+    "prompts",
+)
 """Those of evaluation/outliers.py."""
 
 
@@ -26,7 +35,7 @@ class Evaluation:
     subsets: int = 5  # seeded label subsets per fraction below 1
     control: bool = True  # measure the same encoders with random weights too
     lead_subsets: bool = False  # measure with 6, 2 and 1 leads too (evaluation/leads.py)
-    detector: str = "neighbours"  # of outliers, that search and the page ask (docs/outliers.md)
+    detector: str = "exposure"  # of outliers, that search and the page ask (docs/outliers.md)
     false_alarm: float = 0.05  # share of the validation recordings that a detector may flag
     seed: int = 0
 

@@ -121,6 +121,7 @@ def outliers(
     config: Evaluation,
     command: str,
     progress: Progress = silent,
+    against: Path | None = None,
 ) -> Outcome:
     """Model, its detectors and waveforms, those of other studies too -> `outliers.json` and `outliers.html`."""
     check_split(split)
@@ -131,7 +132,7 @@ def outliers(
     def work() -> dict[str, Any]:
         from einthoven.evaluation.outlier_protocol import measure_outliers
 
-        return measure_outliers(model_directory, study, split, others, out, config, command, progress)
+        return measure_outliers(model_directory, study, split, others, out, config, command, progress, against)
 
     with lock(out):
         return run_stage(
@@ -146,6 +147,7 @@ def outliers(
                 **files,
                 "ingest": stage_manifest(study, "ingest"),
                 **{f"other {i}": stage_manifest(place, "ingest") for i, place in enumerate(others)},
+                **({} if against is None else {"against": against / "model.safetensors"}),
             },
             outputs={name: out / name for name in ("outliers.json", "outliers.html")},
             work=work,
