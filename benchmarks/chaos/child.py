@@ -19,23 +19,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-HEAVY = (
-    "torch", "accelerate", "transformers", "tokenizers", "safetensors.torch", "duckdb", "ibis", "spacy", "sklearn.linear_model",
-    "scipy.stats", "matplotlib.pyplot", "pyarrow.parquet", "wfdb",
-    "einthoven.cli", "einthoven.sources.simulated", "einthoven.sources.challenge", "einthoven.sources.meds",
-    "einthoven.entities.extract", "einthoven.pairing.pairs", "einthoven.training.align", "einthoven.training.codes",
-    "einthoven.training.finetune_study", "einthoven.training.outliers", "einthoven.evaluation.protocol",
-    "einthoven.export.meds", "einthoven.search.rows", "einthoven.search.exact", "einthoven.embed",
-)  # fmt: skip
-"""Imported before the first fork; nothing else runs in the parent, so that a child starts as a command does."""
-
 WRITING = ("open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "os.link")
 """What Python tells its auditors of changes to files: a kill before one of them is one between two states on disk."""
 
 
-def load(modules: Iterable[str] = HEAVY) -> None:
+def load(modules: Iterable[str] = ("einthoven.cli", "torch")) -> None:
+    """Import here, once for all children. Nothing else is run here, so a child begins as a command does."""
+    gc.unfreeze()
     for name in modules:
-        importlib.import_module(name)
+        with contextlib.suppress(Exception):  # some modules only load in their own way
+            importlib.import_module(name)
     gc.freeze()
 
 
@@ -56,7 +49,8 @@ class Ended:
     code: int  # its exit status; -9: killed
     said: str  # stdout and stderr
     seconds: float
-    operations: int | None  # file operations, where the command came to its end
+    operations: int | None = None  # file operations, where the command came to its end
+    modules: tuple[str, ...] = ()  # that it had to import
 
     @property
     def unfinished(self) -> bool:
@@ -92,12 +86,12 @@ class Child:
             raise TimeoutError(f"a command did not end within {timeout} s: {self.log.read_text()[-2000:]}")
         _, status = os.waitpid(self.pid, 0)
         os.close(self._handle)
-        counted = self.log.with_suffix(".operations")
-        operations = json.loads(counted.read_text()) if counted.exists() else None
-        counted.unlink(missing_ok=True)
+        facts = self.log.with_suffix(".facts")
+        found = json.loads(facts.read_text()) if facts.exists() else {}
+        facts.unlink(missing_ok=True)
         seconds = time.monotonic() - self.began
         said = self.log.read_text(errors="replace")
-        return Ended(os.waitstatus_to_exitcode(status), said, seconds, operations)
+        return Ended(os.waitstatus_to_exitcode(status), said, seconds, **found)
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -132,6 +126,7 @@ def _be(arguments: list[str], place: Path, log: Path, plan: Plan) -> None:
             plan.before()
         os.chdir(place)
         sys.argv = ["einthoven", *arguments]
+        before = set(sys.modules)
         count = _audited(plan)
         from einthoven import cli
 
@@ -140,7 +135,8 @@ def _be(arguments: list[str], place: Path, log: Path, plan: Plan) -> None:
             code = 0
         except SystemExit as ended:
             code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
-        log.with_suffix(".operations").write_text(json.dumps(count()))
+        facts = {"operations": count(), "modules": sorted(set(sys.modules) - before)}
+        log.with_suffix(".facts").write_text(json.dumps(facts))
     except BaseException:
         traceback.print_exc()
         code = 1

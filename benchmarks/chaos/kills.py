@@ -3,11 +3,11 @@
 import random
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from child import Plan, command
-from line import Stage, after
+from child import Ended, Plan, command, load
+from line import Stage
 from trees import differences, digests, restore
 
 AGAIN = 3
@@ -28,7 +28,7 @@ class Tally:
     lost: list[str] = field(default_factory=list)
 
     def facts(self) -> dict[str, object]:
-        return asdict(self) | {"lost": self.runs - self.identical, "differences": self.lost}
+        return {**vars(self), "lost": len(self.lost), "differences": self.lost}
 
 
 @dataclass(frozen=True)
@@ -40,28 +40,40 @@ class Line:
     log: Path
 
 
-def disturbed(line: Line, stage: Stage, kills: int, seed: int, told: Callable[[str], None]) -> Tally:
-    """Run a stage undisturbed, then `kills` times with a kill; leave the undisturbed result in `line.place`."""
+def undisturbed(line: Line, stage: Stage) -> tuple[Ended, dict[str, str]]:
+    """Keep the state before a stage in `line.kept`, then run it: how that went, and the digests of all files after."""
     if line.kept.exists():
         shutil.rmtree(line.kept)
     shutil.copytree(line.place, line.kept, symlinks=True)
-    whole = command(list(stage.arguments), line.place, line.log)
-    if whole.code != 0 or whole.operations is None:
-        raise SystemExit(f"{stage.name} fails undisturbed:\n{whole.said}")
+    whole = _whole(line, stage)
+    load(whole.modules)
     wanted = digests(line.place)
-    tally = Tally(stage.name, round(whole.seconds, 3), whole.operations)
+    restore(line.kept, line.place)
+    whole = _whole(line, stage)  # once more: its time without imports
+    if found := differences(wanted, digests(line.place)):
+        raise SystemExit(f"{stage.name} is not the same twice, undisturbed: {', '.join(found)}")
+    return whole, wanted
+
+
+def killed(
+    line: Line, stage: Stage, whole: Ended, wanted: dict[str, str], kills: int, seed: int, told: Callable[[str], None]
+) -> Tally:
+    """Run a stage `kills` times with a kill, and after each to its end."""
+    tally = Tally(stage.name, round(whole.seconds, 3), whole.operations or 1)
     for number in range(kills):
         _trial(line, stage, tally, number, random.Random(f"{seed} {stage.name} {number}"), wanted)
         told(f"{stage.name}: {number + 1}/{kills} kills, {tally.runs - tally.identical} lost")
-    restore(line.kept, line.place)
-    command(list(stage.arguments), line.place, line.log)
-    after(stage, line.place)
     return tally
 
 
-def _trial(
-    line: Line, stage: Stage, tally: Tally, number: int, draw: random.Random, wanted: dict[str, str]
-) -> None:
+def _whole(line: Line, stage: Stage) -> Ended:
+    ended = command(list(stage.arguments), line.place, line.log)
+    if ended.code != 0:
+        raise SystemExit(f"{stage.name} fails undisturbed:\n{ended.said}")
+    return ended
+
+
+def _trial(line: Line, stage: Stage, tally: Tally, number: int, draw: random.Random, wanted: dict[str, str]) -> None:
     restore(line.kept, line.place)
     plans = [_plan(tally, number, draw) for _ in range(1 + (number % AGAIN == AGAIN - 1))]
     for plan in plans:

@@ -278,12 +278,14 @@ def main() -> None:
     quiet()
     try:
         app()
-    except EinthovenError as error:
-        Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(f"einthoven: {error}")
-        sys.exit(2)
-    except OSError as error:
-        Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(f"einthoven: {error}")
-        sys.exit(2)
+    except (EinthovenError, OSError) as error:
+        said = str(error)
+    except MemoryError:
+        said = "there is not enough memory. What was completed is kept: repeat with more, or with a smaller batch."
+    else:
+        return
+    Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(f"einthoven: {said}")
+    sys.exit(2)
 
 
 def quiet() -> None:

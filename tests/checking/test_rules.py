@@ -14,7 +14,7 @@ from tests.checking.conftest import EMBEDDED, Rows, rows_of, settle, write_freel
 
 from einthoven import schema
 from einthoven.checking.findings import HELD, NOT_CHECKED, RULES, Verdict
-from einthoven.study import read_manifest, stage_manifest, write_json
+from einthoven.study import read_manifest, stage_manifest, write_manifest
 
 Judge = Callable[[Path], dict[str, Verdict]]
 KEYED = (schema.RECORDINGS, schema.PAIRS, EMBEDDED)
@@ -200,7 +200,7 @@ def settings(**changes: Any) -> Callable[[Path], None]:
         path = stage_manifest(study, "pair")
         manifest = read_manifest(path)
         assert manifest is not None
-        write_json(path, {**manifest, "config": manifest["config"] | changes})
+        write_manifest(path, {**manifest, "config": manifest["config"] | changes})
 
     return spoil
 
