@@ -40,7 +40,7 @@ class Fault:
     def judge(self, name: str, ended: Ended, after: list[str]) -> None:
         """Count a trial by how its command ended, and by what differs after its repetition."""
         self.tried += 1
-        if ended.code > 0 and not ended.clear:
+        if "Traceback" in ended.said:
             self.lost.append(f"{name}: unclear: {ended.said.strip()[-400:]}")
         elif after:
             self.lost.append(f"{name}: {', '.join(after[:5])}")

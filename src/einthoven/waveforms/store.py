@@ -222,6 +222,11 @@ class Store:
         self._verify(wanted, out)
         return out
 
+    def verify(self, rows: int = 1024) -> None:
+        """Read everything once, so many rows at a time; EinthovenError where a row is not as it was written."""
+        for first in range(0, self.rows, rows):
+            self.read(np.arange(first, min(first + rows, self.rows)))
+
     def _verify(self, rows: npt.NDArray[np.int64], block: Samples) -> None:
         if self._checksums is None:
             return
