@@ -83,6 +83,7 @@ class Child:
             self.kill()
         if not select.select([self._handle], [], [], timeout)[0]:
             self.kill()
+            os.waitpid(self.pid, 0)
             raise TimeoutError(f"a command did not end within {timeout} s: {self.log.read_text()[-2000:]}")
         _, status = os.waitpid(self.pid, 0)
         os.close(self._handle)

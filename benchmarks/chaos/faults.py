@@ -21,6 +21,8 @@ from trees import differences, digests, restore
 from einthoven.study import read_manifest, write_manifest
 
 GIB = 1 << 30
+WAIT = 90
+"""Seconds after which a command without memory is ended."""
 
 
 @dataclass
@@ -30,7 +32,8 @@ class Fault:
     tried: int = 0
     refused: int = 0  # the command said what is wrong, in one line, and ended with status 2
     unhurt: int = 0  # it did its work all the same, with the same result
-    ended: int = 0  # by a signal or by a status of its own; nothing was lost
+    ended: int = 0  # by a signal, or by a library in its own words; nothing was lost
+    hung: int = 0  # it had to be ended; nothing was lost
     skipped: str = ""  # why it could not be tried here
     lost: list[str] = field(default_factory=list)
 
@@ -102,7 +105,12 @@ def little_memory(line: Line, stage: Stage, wanted: dict[str, str], trials: int,
             resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + room,) * 2)
 
         restore(line.kept, line.place)
-        ended = run(line, stage, Plan(before=limit))
+        child = Child(list(stage.arguments), line.place, line.log, Plan(before=limit))
+        try:
+            ended = child.ended(WAIT)
+        except TimeoutError:
+            fault.hung += 1
+            ended = Ended(-signal.SIGKILL, "", WAIT)
         fault.judge(f"{stage.name} with {room >> 20} MiB", ended, left(line, stage, wanted))
     return fault
 

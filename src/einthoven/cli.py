@@ -15,7 +15,7 @@ from einthoven.cli_arguments import ModelPath, RecipePath, Replacing, Settings, 
 from einthoven.cli_compare import compare
 from einthoven.cli_evaluate import calibrate, evaluate, outliers, run_evaluation
 from einthoven.config import Recipe, load_recipe
-from einthoven.errors import EinthovenError
+from einthoven.errors import EinthovenError, told
 from einthoven.serve.command import serve
 from einthoven.terminal import (
     console,
@@ -277,18 +277,16 @@ app.command()(serve)
 
 
 def main() -> None:
-    """Entry point: a user's mistake is one line on stderr and exit status 2, never a traceback."""
+    """Entry point: a user's mistake, or a full disk, is one line on stderr and exit status 2, never a traceback."""
     quiet()
     try:
         app()
-    except (EinthovenError, OSError) as error:
-        said = str(error)
-    except MemoryError:
-        said = "there is not enough memory. What was completed is kept: repeat with more, or with a smaller batch."
-    else:
-        return
-    Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(f"einthoven: {said}")
-    sys.exit(2)
+    except Exception as error:
+        said = told(error)
+        if said is None:
+            raise
+        Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(f"einthoven: {said}")
+        sys.exit(2)
 
 
 def quiet() -> None:

@@ -1,5 +1,6 @@
 """A study directory and its stages: outputs appear whole or not at all, the manifest last."""
 
+import errno
 import hashlib
 import json
 import os
@@ -16,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from einthoven import schema
-from einthoven.errors import EinthovenError
+from einthoven.errors import EinthovenError, short_of_space
 
 
 @contextmanager
@@ -30,6 +31,10 @@ def atomic(path: Path) -> Iterator[Path]:
         if temporary.is_dir():  # a directory cannot be replaced in one step: only the manifest makes it valid
             remove(path)
         os.replace(temporary, path)
+    except Exception as error:
+        if isinstance(error, OSError) or not short_of_space(error):
+            raise
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
     finally:
         remove(temporary)
 
