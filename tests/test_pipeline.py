@@ -20,7 +20,7 @@ from einthoven.config import Entities, Recipe, Source, TextEncoder, load_recipe
 from einthoven.errors import EinthovenError
 from einthoven.search.archive import Hit, Query
 from einthoven.search.filters import Filter, parse
-from einthoven.study import data_kind, read_manifest, stage_manifest
+from einthoven.study import data_kind, read_manifest, stage_manifest, write_manifest
 
 RECIPE = f"""
 extends = "{Path(__file__).with_name("tiny.toml")}"
@@ -212,13 +212,19 @@ def load_recipe_with(**changes):
     return replace(Source(name="simulated"), **changes)
 
 
+def called_real(study: Path) -> None:
+    made = read_manifest(stage_manifest(study, "ingest"))
+    assert made is not None
+    made["counts"]["data_kind"] = "real"
+    write_manifest(stage_manifest(study, "ingest"), made)
+
+
 def test_rechart_makes_a_semi_synthetic_study_of_a_real_one(study: Path, tmp_path: Path) -> None:
     real, out = tmp_path / "real", tmp_path / "out"
     with pytest.raises(EinthovenError, match="simulated data"):
         run("rechart", str(study), str(out))
     shutil.copytree(study, real)
-    manifest = stage_manifest(real, "ingest")
-    manifest.write_text(manifest.read_text().replace('"data_kind": "simulated"', '"data_kind": "real"'))
+    called_real(real)
     run("rechart", str(real), str(out))
     assert data_kind(out) == "semi-synthetic"
     assert read_manifest(stage_manifest(out, "ingest"))["counts"]["recordings"] > 0  # type: ignore[index]

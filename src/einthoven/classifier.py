@@ -22,7 +22,7 @@ from einthoven.encoders.ecg import ResNet1d
 from einthoven.errors import EinthovenError
 from einthoven.evaluation.targets import CLASSES, REGRESSION
 from einthoven.model import STRIPS
-from einthoven.study import atomic, refuse_foreign
+from einthoven.study import atomic, refuse_altered, refuse_foreign
 from einthoven.waveforms.store import Store
 from einthoven.waveforms.strips import Floats, from_millivolts, from_store, several
 from einthoven.weights import load_weights, save_weights
@@ -138,6 +138,7 @@ def load_classifier(directory: Path | str, device: str | torch.device | None = N
     Strict: a missing, unknown or misshapen part is an error. Needs no network.
     """
     path = Path(directory)
+    refuse_altered(path)
     values = _read_config(path)
     ecg = from_dict(EcgEncoder, values["ecg"], f"{path}/config.json: ecg")
     head = from_dict(Head, values["head"], f"{path}/config.json: head")

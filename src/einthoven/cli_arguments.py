@@ -17,6 +17,8 @@ Settings = Annotated[
     typer.Option("--set", help="a setting over the recipe's, e.g. pairing.codes_after=0; may be repeated"),
 ]
 
+Replacing = Annotated[bool, typer.Option("--replace", help="in place of a study that was made with other settings")]
+
 
 def recipe_of(path: Path | None, settings: list[str] | None = None) -> Recipe:
     return load_recipe(path, settings or ())

@@ -11,6 +11,7 @@ from einthoven.encoders.text import TextPart, text_body
 from einthoven.errors import EinthovenError
 from einthoven.hub import directory_of
 from einthoven.model import FORMAT, CodePart, Model, rebuilt
+from einthoven.study import refuse_altered
 from einthoven.vocabulary import vocabulary as vocabularies
 from einthoven.weights import load_weights
 
@@ -28,6 +29,7 @@ def load(directory: Path | str, device: str | torch.device | None = None, *, loc
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     path = directory_of(directory, local_files_only)
+    refuse_altered(path)
     values = read_config(path)
     ecg = from_dict(EcgEncoder, values["ecg"], f"{path}/config.json: ecg")
     space = from_dict(Space, values["space"], f"{path}/config.json: space")

@@ -1,5 +1,6 @@
 """A study directory and its stages: outputs appear whole or not at all, the manifest last."""
 
+import errno
 import hashlib
 import json
 import os
@@ -7,15 +8,16 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from einthoven import schema
-from einthoven.errors import EinthovenError
+from einthoven.errors import EinthovenError, short_of_space
 
 
 @contextmanager
@@ -29,6 +31,10 @@ def atomic(path: Path) -> Iterator[Path]:
         if temporary.is_dir():  # a directory cannot be replaced in one step: only the manifest makes it valid
             remove(path)
         os.replace(temporary, path)
+    except Exception as error:
+        if isinstance(error, OSError) or not short_of_space(error):
+            raise
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
     finally:
         remove(temporary)
 
@@ -70,10 +76,11 @@ def read_table(table: schema.Table, study: Path, columns: list[str] | None = Non
 
 
 def check_table(table: schema.Table, study: Path) -> Path:
-    """The path of a table that is there and has the schema's columns."""
+    """The path of a table that is there, has the schema's columns, and is as the stage wrote it that completed last."""
     path = table.at(study)
     if not path.exists():
         raise EinthovenError(f"{path} is missing: run the stage that writes it first (see `einthoven --help`).")
+    _refuse_altered_table(table, study)
     try:
         found = pq.read_schema(path)
     except pa.ArrowException as error:
@@ -82,6 +89,38 @@ def check_table(table: schema.Table, study: Path) -> Path:
         if name not in found.names or found.field(name).type != table.columns.field(name).type:
             raise EinthovenError(f"{path}: column {name!r} should be {table.columns.field(name).type}.")
     return path
+
+
+def _refuse_altered_table(table: schema.Table, study: Path) -> None:
+    """Hashes a table once in a process: what is damaged or was edited does not enter results."""
+    for manifest in sorted((study / schema.MANIFESTS).glob("*.json")):
+        written = ((read_manifest(manifest) or {}).get("outputs") or {}).get(table.path)
+        status = table.at(study).stat()
+        if written and written != _known(table.at(study), status.st_ino, status.st_size, status.st_mtime_ns):
+            raise EinthovenError(
+                f"{table.at(study)} is not as the stage {manifest.stem} wrote it: it is damaged or was edited. "
+                "Repeat the command that made it."
+            )
+
+
+@lru_cache(maxsize=1024)
+def _known(path: Path, *state: int) -> str:
+    return sha256(path)
+
+
+def refuse_altered(directory: Path) -> None:
+    """Refuse a directory of weights of which a file is not as the stage wrote it that completed there last.
+
+    A directory without manifests, such as one from the Hub, is not refused.
+    """
+    for name in ("manifest.json", "calibration.json"):
+        for file, written in ((read_manifest(directory / name) or {}).get("outputs") or {}).items():
+            path = directory / file
+            if written and (not path.exists() or fingerprint(path) != written):
+                raise EinthovenError(
+                    f"{path} is missing or not as it was written: copy {directory} again from where it is whole, or "
+                    "repeat the command that made it."
+                )
 
 
 def sha256(path: Path) -> str:
@@ -153,7 +192,7 @@ def run_stage(
         manifest.unlink(missing_ok=True)
     counts = work()
     results = _found(outputs)
-    write_json(manifest, {**wanted, "outputs": results, "counts": counts})
+    write_manifest(manifest, {**wanted, "outputs": results, "counts": counts})
     return Outcome(counts, fresh=True)
 
 
@@ -166,7 +205,7 @@ def completed(
         return None
     if any(before.get(key) != value for key, value in _wanted(config, inputs).items()):
         return None
-    return before["counts"] if before.get("outputs") == _found(outputs) else None
+    return before.get("counts") if before.get("outputs") == _found(outputs) else None
 
 
 def _found(outputs: Mapping[str, Path]) -> dict[str, str | None]:
@@ -182,13 +221,31 @@ def _wanted(config: Mapping[str, Any], inputs: Mapping[str, Path]) -> dict[str, 
     }
 
 
+MANIFEST: Final = {"version", "schema", "config", "inputs", "outputs", "counts"}
+
+
+def write_manifest(manifest: Path, content: Mapping[str, Any]) -> None:
+    """Write a manifest, some of the parts MANIFEST, with their digest."""
+    plain = json.loads(json.dumps(content))  # as it will be read: keys are strings
+    write_json(manifest, {**plain, "digest": _digest(plain)})
+
+
 def read_manifest(manifest: Path) -> dict[str, Any] | None:
-    """The manifest, or None where there is none or it is unreadable (then its stage counts as not done)."""
+    """The manifest, or None where there is none or it is damaged (then its stage counts as not done)."""
     try:
         found = json.loads(manifest.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return None
-    return found if isinstance(found, dict) else None
+    if not isinstance(found, dict) or not all(
+        isinstance(found.get(part, {}), dict) for part in ("config", "inputs", "outputs", "counts")
+    ):
+        return None
+    digest = found.pop("digest", None)  # an earlier version wrote none
+    return found if set(found) <= MANIFEST and digest in (None, _digest(found)) else None
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def stage_manifest(study: Path, stage: str) -> Path:
@@ -197,10 +254,11 @@ def stage_manifest(study: Path, stage: str) -> Path:
 
 def data_kind(study: Path) -> str:
     """real, semi-synthetic or simulated, as the ingest stage wrote it."""
-    manifest = read_manifest(stage_manifest(study, "ingest"))
-    if manifest is None:
+    manifest = read_manifest(stage_manifest(study, "ingest")) or {}
+    kind = manifest.get("counts", {}).get("data_kind")
+    if kind not in schema.DATA_KINDS:
         raise EinthovenError(f"{study}: not a complete study. Run `einthoven ingest NAME SRC {study}` first.")
-    return str(manifest["counts"]["data_kind"])
+    return str(kind)
 
 
 @contextmanager

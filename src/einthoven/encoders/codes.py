@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from einthoven.config import CodeEncoder, from_dict, to_dict
 from einthoven.encoders.code_records import STATIC, CodeBatch
 from einthoven.errors import EinthovenError
-from einthoven.study import atomic, refuse_foreign
+from einthoven.study import atomic, refuse_altered, refuse_foreign
 from einthoven.vocabulary import vocabulary as vocabularies
 from einthoven.vocabulary.vocabulary import PAD, SPECIAL, Vocabulary
 from einthoven.weights import load_weights, misfit, save_weights
@@ -249,6 +249,7 @@ def load(
 
     EinthovenError: a part is missing or does not fit, or vocabulary or kinds are not those asked for.
     """
+    refuse_altered(directory)
     values = _read_config(directory)
     own = vocabularies.load(directory / vocabularies.FILE, values["vocabulary"])
     if vocabulary is not None and vocabulary.digest != own.digest:

@@ -107,7 +107,7 @@ class Charts:
         return [ChartNote(kind=row["kind"], time=_said(row["time"]), text=row.get("text")) for row in rows]
 
     def _of(self, table: Table, subject: int, columns: list[str]) -> pa.Table:
-        return pq.read_table(table.at(self.study), columns=columns, filters=[("subject_id", "=", subject)])
+        return pq.read_table(check_table(table, self.study), columns=columns, filters=[("subject_id", "=", subject)])
 
 
 def draw(ecg: Ecg) -> str:

@@ -34,13 +34,16 @@ from einthoven.training.aligned_pairs import (
     training_pairs,
 )
 from einthoven.training.loop import (
+    BEST,
     State,
     adamw,
     finish_step,
     keep,
     learning_rate,
     precision,
+    refuse_unsealed,
     resume,
+    seal,
     seed_dropout,
     set_learning_rate,
 )
@@ -101,7 +104,7 @@ def train_on_study(
     process.destroy_process_group()  # what follows is the first process's alone
     if not first:
         return {}
-    best = load(workshop / "best")
+    best = load(workshop / BEST)
     best.save(out)
     probes = fit_probes_of(best, study, out, recipe.evaluation, progress)
     size = {"pairs": len(train), "patients": len(pc.unique(train["subject_id"])), "distinct_texts": len(texts)}
@@ -164,6 +167,8 @@ def align(
         if accelerator.is_main_process:
             _close_epoch(state, options, held, workshop, signature, float(torch.stack(losses).mean()))
         accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        refuse_unsealed(workshop, state)
     return state.history
 
 
@@ -215,5 +220,6 @@ def _close_epoch(
     if score > state.best or (held is None and last):
         state.best = max(score, state.best)
         average.model.card = {**average.model.card, **entry}
-        average.model.save(workshop / "best")
+        average.model.save(workshop / BEST)
+        seal(workshop, state)
     keep(workshop, state, signature)
