@@ -16,6 +16,37 @@ from einthoven.waveforms.strips import Floats, lead_mask, mains_heard
 Bools = npt.NDArray[np.bool_]
 Generator = np.random.Generator
 
+
+class Share(Generator):
+    """Random numbers for some rows of a batch: those that one process, which has all rows, would draw for them.
+
+    A shape [n, ...] asked for is drawn for all `rows` of the batch; the rows at `mine`, n of them, are returned. So the
+    processes of a training draw more than they use, and together make the batch that a single one makes.
+    """
+
+    def __init__(self, generator: Generator, rows: int, mine: slice) -> None:
+        super().__init__(generator.bit_generator)
+        self.rows, self.mine = rows, mine
+
+    def random(self, size: Any) -> Any:  # type: ignore[override]
+        return super().random(self._whole(size))[self.mine]
+
+    def uniform(self, low: Any, high: Any, size: Any) -> Any:  # type: ignore[override]
+        return super().uniform(low, high, self._whole(size))[self.mine]
+
+    def integers(self, low: Any, high: Any, size: Any) -> Any:  # type: ignore[override]
+        return super().integers(low, high, self._whole(size))[self.mine]
+
+    def standard_normal(self, size: Any, dtype: Any) -> Any:  # type: ignore[override]
+        return super().standard_normal(self._whole(size), dtype)[self.mine]
+
+    def choice(self, a: Any, size: Any) -> Any:  # type: ignore[override]
+        return super().choice(a, self._whole(size))[self.mine]
+
+    def _whole(self, size: Any) -> tuple[int, ...]:
+        return (self.rows, *np.atleast_1d(size)[1:].tolist())
+
+
 SUBSETS: Final = (LEADS[:6], ("I", "II"), ("I",), ("II",))
 """What devices with fewer electrodes record: the limb leads, two of them, a watch or patch (I), a monitor (II)."""
 
@@ -26,7 +57,7 @@ def augment(signal: Floats, length: int, rate: int, options: Augmentation, gener
     A strip keeps at least one of the leads it had.
     """
     strip = crop(signal, length, generator) if options.crop else middle(signal, length)
-    leads = np.abs(strip).max(axis=-1) > 0
+    leads = strip.any(axis=-1)
     if options.scale:
         strip = scale(strip, options.scale, generator)
     if options.noise_mv:
@@ -41,7 +72,8 @@ def augment(signal: Floats, length: int, rate: int, options: Augmentation, gener
         leads = lead_subset(leads, options.lead_subset, generator)
     if options.lead_dropout:
         leads = lead_dropout(leads, options.lead_dropout, generator)
-    return strip * leads[:, :, None]
+    strip *= leads[:, :, None]
+    return strip
 
 
 def crop(signal: Floats, length: int, generator: Generator) -> Floats:
@@ -68,13 +100,16 @@ def scale(strip: Floats, spread: float, generator: Generator) -> Floats:
 def noise(strip: Floats, up_to: float, generator: Generator) -> Floats:
     """White noise; its standard deviation, up to `up_to` mV, is another in each lead."""
     level = _uniform(generator, 0, up_to, (*strip.shape[:2], 1))
-    return strip + level * generator.standard_normal(strip.shape, np.float32)
+    noisy = generator.standard_normal(strip.shape, np.float32)
+    noisy *= level  # in place, here and below: on large batches new memory costs more than the arithmetic
+    noisy += strip
+    return noisy
 
 
 def wander(strip: Floats, rate: int, up_to: float, generator: Generator) -> Floats:
     """Baseline wander: a sinusoid of 0.05 to 0.5 Hz (breathing), of up to `up_to` mV and any phase in each lead."""
     hertz = _uniform(generator, 0.05, 0.5, (len(strip), 1, 1))
-    return strip + _sinusoids(strip, hertz, rate, up_to, generator)
+    return _with_sinusoids(strip, hertz, rate, up_to, generator)
 
 
 def mains(strip: Floats, rate: int, up_to: float, generator: Generator) -> Floats:
@@ -85,15 +120,18 @@ def mains(strip: Floats, rate: int, up_to: float, generator: Generator) -> Float
     possible = mains_heard(rate).astype(np.float32)
     if not len(possible):
         return strip
-    return strip + _sinusoids(strip, generator.choice(possible, (len(strip), 1, 1)), rate, up_to, generator)
+    return _with_sinusoids(strip, generator.choice(possible, (len(strip), 1, 1)), rate, up_to, generator)
 
 
-def _sinusoids(strip: Floats, hertz: Floats, rate: int, up_to: float, generator: Generator) -> Floats:
-    """[n, 12, t]: of `hertz` [n, 1, 1], in each lead with a phase and an amplitude of its own."""
+def _with_sinusoids(strip: Floats, hertz: Floats, rate: int, up_to: float, generator: Generator) -> Floats:
+    """`strip` and sinusoids of `hertz` [n, 1, 1], in each lead with a phase and an amplitude of its own."""
     phase = _uniform(generator, 0, 2 * np.pi, (*strip.shape[:2], 1))
     level = _uniform(generator, 0, up_to, (*strip.shape[:2], 1))
     time = np.arange(strip.shape[-1], dtype=np.float32)
-    wave: Floats = level * np.sin(2 * np.pi * hertz * time / rate + phase)
+    wave: Floats = 2 * np.pi * hertz * time / rate + phase
+    np.sin(wave, out=wave)
+    wave *= level
+    wave += strip
     return wave
 
 
@@ -101,7 +139,7 @@ def time_mask(strip: Floats, up_to: float, generator: Generator) -> Floats:
     """Blank one stretch of each strip, up to this share of it, in all leads: zeros, as a gap in a recording is read."""
     n, _, length = strip.shape
     share = generator.uniform(0, up_to, (n, 1, 1))
-    start = generator.uniform(0, 1 - share)
+    start = (1 - share) * generator.random((n, 1, 1))
     time = (np.arange(length) + 0.5) / length
     return np.where((time >= start) & (time < start + share), np.float32(0), strip)
 
@@ -111,7 +149,7 @@ def lead_subset(leads: Bools, probability: float, generator: Generator) -> Bools
 
     A strip that has no lead of the subset drawn keeps all.
     """
-    subset = np.stack([lead_mask(names) for names in SUBSETS])[generator.integers(len(SUBSETS), size=len(leads))]
+    subset = np.stack([lead_mask(names) for names in SUBSETS])[generator.integers(0, len(SUBSETS), len(leads))]
     reduced = leads & subset
     drawn = (generator.random(len(leads)) < probability) & reduced.any(axis=1)
     return np.where(drawn[:, None], reduced, leads)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from einthoven.augment import augment
+from einthoven.augment import Share, augment
 from einthoven.config import Augmentation
 from einthoven.encoders.code_records import CodeBatch, CodeSequence, Records, code_batch
 from einthoven.errors import EinthovenError
@@ -161,25 +161,45 @@ def ask(record: CodeSequence, generator: np.random.Generator) -> CodeSequence:
     return CodeSequence(record.tokens[first], record.kinds[first], np.zeros(count, np.float32), math.nan)
 
 
-def make_batch(pairs: Pairs, index: Ints, length: int, rate: int, options: Augmentation, seed: Sequence[int]) -> Batch:
-    """The augmented batch of the pairs at `index`; the same seed gives the same batch."""
-    generator = np.random.default_rng(seed)
-    signal = millivolts(pairs.read(pairs.rows[index]))
-    strip = augment(signal, length, rate, options, generator)
-    batch = Batch(strip=torch.from_numpy(strip), subject=torch.from_numpy(pairs.subjects[index]))
-    if pairs.texts is not None:
-        batch = _with_texts(batch, pairs.texts, index, options, generator)
-    if pairs.codes is not None:
-        batch = _with_codes(batch, pairs.codes, index, options, generator)
-    if pairs.other is not None:
-        signal = millivolts(pairs.read(pairs.rows[pairs.other(index, generator)]))
-        batch = replace(batch, other=torch.from_numpy(augment(signal, length, rate, options, generator)))
-    return batch
-
-
-def _with_texts(
-    batch: Batch, texts: Texts, index: Ints, options: Augmentation, generator: np.random.Generator
+def make_batch(
+    pairs: Pairs,
+    index: Ints,
+    length: int,
+    rate: int,
+    options: Augmentation,
+    seed: Sequence[int],
+    mine: slice = slice(None),
 ) -> Batch:
+    """The augmented batch of the pairs at `index`, or of it the rows `mine`; the same seed gives the same batch.
+
+    What is drawn at random does not depend on `mine`.
+    """
+    generator = np.random.default_rng(seed)
+    share = Share(generator, len(index), mine)
+    own = index[mine]
+    parts: dict[str, Any] = {"strip": _strips(pairs, own, length, rate, options, share)}
+    if pairs.texts is not None:
+        parts |= _rows(_texts(pairs.texts, index, options, generator), mine)
+    if pairs.codes is not None:
+        parts |= _rows(_codes(pairs.codes, index, options, generator), mine)
+    if pairs.other is not None:
+        parts["other"] = _strips(pairs, pairs.other(index, generator)[mine], length, rate, options, share)
+    return Batch(subject=torch.from_numpy(pairs.subjects[own]), **parts)
+
+
+def _strips(
+    pairs: Pairs, index: Ints, length: int, rate: int, options: Augmentation, generator: np.random.Generator
+) -> Tensor:
+    return torch.from_numpy(augment(millivolts(pairs.read(pairs.rows[index])), length, rate, options, generator))
+
+
+def _rows(parts: dict[str, Tensor | CodeBatch | None], mine: slice) -> dict[str, Tensor | CodeBatch | None]:
+    return {name: None if part is None else part[mine] for name, part in parts.items()}
+
+
+def _texts(
+    texts: Texts, index: Ints, options: Augmentation, generator: np.random.Generator
+) -> dict[str, Tensor | CodeBatch | None]:
     text = torch.from_numpy(texts.of_pair[index])
     mask = texts.mask[text]
     mask = mask[:, : int(mask.sum(dim=1).max())]
@@ -192,21 +212,20 @@ def _with_texts(
         if options.text_queries:
             query = torch.from_numpy(generator.random(len(text)) < options.text_queries) & (text >= 0)
             tokens, mask = stretch(torch.where(query[:, None], whole, tokens), mask, query, generator)
-    return replace(
-        batch,
-        tokens=tokens,
-        mask=mask,
-        text=text,
-        has_text=text >= 0,
-        whole_text=whole,
-        text_query=query,
-        text_features=features,
-    )
+    return {
+        "tokens": tokens,
+        "mask": mask,
+        "text": text,
+        "has_text": text >= 0,
+        "whole_text": whole,
+        "text_query": query,
+        "text_features": features,
+    }
 
 
-def _with_codes(
-    batch: Batch, codes: Codes, index: Ints, options: Augmentation, generator: np.random.Generator
-) -> Batch:
+def _codes(
+    codes: Codes, index: Ints, options: Augmentation, generator: np.random.Generator
+) -> dict[str, Tensor | CodeBatch | None]:
     records = [codes.records[int(i)] for i in index]
     whole = code_batch(records, codes.max_codes)
     query = None
@@ -218,14 +237,13 @@ def _with_codes(
         shown = replace(shown, tokens=torch.where(query[:, None], plain.tokens, shown.tokens))
     else:
         shown = drop_codes(whole, options.code_dropout, generator)
-    return replace(
-        batch,
-        codes=shown,
-        code_set=torch.from_numpy(codes.sets[index]),
-        has_codes=whole.mask.sum(dim=1) > 1,
-        whole_codes=whole.tokens,
-        code_query=query,
-    )
+    return {
+        "codes": shown,
+        "code_set": torch.from_numpy(codes.sets[index]),
+        "has_codes": whole.mask.sum(dim=1) > 1,
+        "whole_codes": whole.tokens,
+        "code_query": query,
+    }
 
 
 def epoch_batches(
@@ -244,22 +262,23 @@ def epoch_batches(
     """The batches of one epoch. With `ahead` a thread makes each while the one before it is trained on: right where
     another device trains; on the processor's own cores the two would fight, at a loss of a tenth.
 
-    Of every batch each rank gets an equal share; the remainder of a division by `world` is left out.
+    Of every batch each rank gets an equal share, with what a single process would have drawn for these rows; the
+    remainder of a division by `world` is left out.
     """
     hands = deal(pairs.subjects, batch, seed, epoch)
-    shares = [hand[: len(hand) // world * world][rank::world] for hand in hands]
-    if not all(len(share) for share in shares):
+    if min(map(len, hands)) < world:
         raise EinthovenError(f"batches of {batch} cannot be shared by {world} processes; set a larger training.batch.")
 
     def made(i: int) -> Batch:
-        return make_batch(pairs, shares[i], length, rate, options, [seed, epoch, i, rank])
+        mine = slice(rank, len(hands[i]) // world * world, world)
+        return make_batch(pairs, hands[i], length, rate, options, [seed, epoch, i, 0], mine)
 
     if not ahead:
-        yield from map(made, range(len(shares)))
+        yield from map(made, range(len(hands)))
         return
     with ThreadPoolExecutor(1) as thread:
         coming = thread.submit(made, 0)
-        for i in range(1, len(shares)):
+        for i in range(1, len(hands)):
             ready, coming = coming, thread.submit(made, i)
             yield ready.result()
         yield coming.result()

@@ -50,6 +50,9 @@ class CodeBatch:
     def __len__(self) -> int:
         return len(self.tokens)
 
+    def __getitem__(self, rows: slice) -> "CodeBatch":
+        return CodeBatch(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
+
     def to(self, device: torch.device) -> "CodeBatch":
         return CodeBatch(*(getattr(self, name).to(device, non_blocking=True) for name in self.__dataclass_fields__))
 
@@ -142,7 +145,9 @@ def visits_of(record: CodeSequence) -> Ints:
     """
     dated = record.kinds != STATIC
     visits = np.zeros(len(record.tokens), np.int64)
-    gaps = np.diff(record.days[dated], prepend=record.days[dated][:1]) > VISIT_GAP
+    days = record.days[dated]
+    gaps = np.zeros(len(days), np.int64)
+    gaps[1:] = days[1:] - days[:-1] > VISIT_GAP
     visits[dated] = 1 + np.cumsum(gaps) % 2
     return visits
 

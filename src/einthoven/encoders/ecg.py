@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from einthoven.config import EcgEncoder
+from einthoven.encoders.batch_norm import BatchNorm
 
 EARLY: Final = 3
 """Maps that `with_early` looks at: the stem's, and those of the first stages."""
@@ -24,9 +25,9 @@ class Block(nn.Module):
     def __init__(self, c_in: int, width: int, stride: int, kernel: int, dropout: float) -> None:
         super().__init__()
         self.conv1 = nn.Conv1d(c_in, width, kernel, stride, kernel // 2, bias=False)
-        self.norm1 = nn.BatchNorm1d(width)
+        self.norm1 = BatchNorm(width)
         self.conv2 = nn.Conv1d(width, width, kernel, 1, kernel // 2, bias=False)
-        self.norm2 = nn.BatchNorm1d(width)
+        self.norm2 = BatchNorm(width)
         self.dropout = nn.Dropout(dropout)
         self.shortcut = _shortcut(c_in, width, stride)
         nn.init.zeros_(self.norm2.weight)  # each block starts as its shortcut (Goyal 2017)
@@ -45,12 +46,12 @@ class Bottleneck(nn.Module):
         super().__init__()
         c_out = self.expansion * width
         self.conv1 = nn.Conv1d(c_in, width, 1, bias=False)
-        self.norm1 = nn.BatchNorm1d(width)
+        self.norm1 = BatchNorm(width)
         # the stride is here, not at conv1, which would skip every other sample unseen (Goyal 2017)
         self.conv2 = nn.Conv1d(width, width, kernel, stride, kernel // 2, bias=False)
-        self.norm2 = nn.BatchNorm1d(width)
+        self.norm2 = BatchNorm(width)
         self.conv3 = nn.Conv1d(width, c_out, 1, bias=False)
-        self.norm3 = nn.BatchNorm1d(c_out)
+        self.norm3 = BatchNorm(c_out)
         self.dropout = nn.Dropout(dropout)
         self.shortcut = _shortcut(c_in, c_out, stride)
         nn.init.zeros_(self.norm3.weight)
@@ -66,7 +67,7 @@ def _shortcut(c_in: int, c_out: int, stride: int) -> nn.Sequential:
         return nn.Sequential()
     # averaging before the 1x1 convolution loses no samples to the stride (He 2019, ResNet-D)
     pool = nn.AvgPool1d(stride, ceil_mode=True) if stride != 1 else nn.Identity()
-    return nn.Sequential(pool, nn.Conv1d(c_in, c_out, 1, bias=False), nn.BatchNorm1d(c_out))
+    return nn.Sequential(pool, nn.Conv1d(c_in, c_out, 1, bias=False), BatchNorm(c_out))
 
 
 class AttentionPooling(nn.Module):
@@ -93,9 +94,7 @@ class ResNet1d(nn.Module):
     def __init__(self, config: EcgEncoder) -> None:
         super().__init__()
         widths = [config.width * 2**i for i in range(len(config.blocks))]
-        self.stem = nn.Sequential(
-            nn.Conv1d(12, config.width, 15, 2, 7, bias=False), nn.BatchNorm1d(config.width), nn.ReLU()
-        )
+        self.stem = nn.Sequential(nn.Conv1d(12, config.width, 15, 2, 7, bias=False), BatchNorm(config.width), nn.ReLU())
         block = Bottleneck if config.bottleneck else Block
         layers: list[nn.Module] = []
         c_in = config.width

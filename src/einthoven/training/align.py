@@ -3,20 +3,19 @@ same numbers."""
 
 import copy
 import math
-import os
 from collections.abc import Callable
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-from accelerate import Accelerator, PartialState
 from torch import Tensor, nn
 
 from einthoven.batches import Batch, Pairs, batches_per_epoch, epoch_batches
 from einthoven.config import Recipe, Training
+from einthoven.encoders.text_features import KeptFeatures
 from einthoven.errors import EinthovenError
 from einthoven.evaluation.labels import without_class
 from einthoven.evaluation.split import numbers_of
@@ -49,17 +48,18 @@ from einthoven.training.loop import (
 )
 from einthoven.training.objective import Objective, embedded, reciprocal_rank
 from einthoven.training.probes import fit_probes_of
+from einthoven.training.ranks import accelerated, joined, mean_loss
 from einthoven.training.self_supervised import MaskedStrips, MatchingViews, held_views, second_strips
 from einthoven.training.step import backward
 from einthoven.waveforms.rates import at_rate
+from einthoven.waveforms.store import Store
 
 
 def train_on_study(
     recipe: Recipe, study: Path, out: Path, workshop: Path, signature: str, progress: Callable[[int, int, str], None]
 ) -> dict[str, Any]:
     """Read a study's pairs, train, write the model directory `out`; return counts."""
-    # the time-out is of a wait for the first process, which resamples and validates
-    process = PartialState(cpu=_processors_only(), timeout=timedelta(days=1))
+    process = joined()
     with process.main_process_first():
         store = at_rate(study, recipe.ecg.sampling_rate)
     table = training_pairs(study, recipe.training.concatenation, recipe.space.modalities)
@@ -69,30 +69,12 @@ def train_on_study(
         wanted = " or ".join(name for name in recipe.space.modalities if name != "ecg")
         needed = f"pairs with a signal and {wanted}" if wanted else "recordings with a signal"
         raise EinthovenError(f"{study}: {len(train)} training {needed}; at least 2 are needed.")
-    torch.manual_seed(recipe.training.seed)
-    codes = code_part(recipe, study) if "codes" in recipe.space.modalities else None
     texts = sorted(set(train["text"].drop_null().to_pylist()))
-    model = Model.create(recipe.ecg, recipe.text, recipe.space, texts, codes)
-    model.card = {
-        "data_kind": data_kind(study),
-        "seed": recipe.training.seed,
-        "pairs": len(train),
-        "concatenation": recipe.training.concatenation,
-        "code_kinds": code_kinds(study),
-    }
+    model = new_model(recipe, study, texts)
+    model.card["pairs"] = len(train)
     kept = kept_features(model.to(process.device), study, progress)
     with process.main_process_first():  # which encodes what the others find kept
-        told = None if model.text is None else texts_of(model, train["text"].to_pylist(), texts, kept)
-    if recipe.training.without_class is not None:
-        model.card["without_class"] = recipe.training.without_class
-    pairs = Pairs(
-        rows=train["row"].to_numpy(),
-        subjects=train["subject_id"].to_numpy(),
-        read=store.read,
-        texts=told,
-        codes=None if model.codes is None else codes_of(model, train),
-        other=second_strips(recipe.training.objective, train["subject_id"].to_numpy()),
-    )
+        pairs = pairs_of(recipe, model, train, texts, store, kept)
     validation = table.filter(pc.equal(table["split"], "validation"))
     held = None
     if process.is_main_process and pairs.other is not None:
@@ -111,9 +93,34 @@ def train_on_study(
     return {**size, "history": history, "probes": probes, **best.card}
 
 
-def _processors_only() -> bool:
-    """Several processes without a GPU: Accelerate joins them (by gloo) only if it is told so."""
-    return "LOCAL_RANK" in os.environ and not torch.cuda.is_available()
+def new_model(recipe: Recipe, study: Path, texts: list[str]) -> Model:
+    """A model with new weights and the vocabularies of a study's train split, and in its card what it is trained on."""
+    torch.manual_seed(recipe.training.seed)
+    codes = code_part(recipe, study) if "codes" in recipe.space.modalities else None
+    model = Model.create(recipe.ecg, recipe.text, recipe.space, texts, codes)
+    model.card = {
+        "data_kind": data_kind(study),
+        "seed": recipe.training.seed,
+        "concatenation": recipe.training.concatenation,
+        "code_kinds": code_kinds(study),
+    }
+    if recipe.training.without_class is not None:
+        model.card["without_class"] = recipe.training.without_class
+    return model
+
+
+def pairs_of(
+    recipe: Recipe, model: Model, train: pa.Table, texts: list[str], store: Store, kept: KeptFeatures | None
+) -> Pairs:
+    """The training pairs in memory; `texts` are their distinct ones, sorted, and `store` is at the model's rate."""
+    return Pairs(
+        rows=train["row"].to_numpy(),
+        subjects=train["subject_id"].to_numpy(),
+        read=store.read,
+        texts=None if model.text is None else texts_of(model, train["text"].to_pylist(), texts, kept),
+        codes=None if model.codes is None else codes_of(model, train),
+        other=second_strips(recipe.training.objective, train["subject_id"].to_numpy()),
+    )
 
 
 def align(
@@ -132,7 +139,7 @@ def align(
     says what the run depends on: a state with another one is refused.
     """
     options = recipe.training
-    accelerator = Accelerator(cpu=_processors_only())
+    accelerator = accelerated()
     kind = precision(options.precision, accelerator.device)
     objective = objective_of(options, model).to(accelerator.device)
     optimizer = adamw(objective, options.learning_rate, options.weight_decay)
@@ -164,8 +171,9 @@ def align(
             losses.append(loss)  # reading the value here would wait for the device
             progress(state.step, steps, f"epoch {state.epoch + 1}/{options.epochs}")
         state.epoch += 1
+        loss_of_epoch = mean_loss(accelerator, losses)
         if accelerator.is_main_process:
-            _close_epoch(state, options, held, workshop, signature, float(torch.stack(losses).mean()))
+            _close_epoch(state, options, held, workshop, signature, loss_of_epoch)
         accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         refuse_unsealed(workshop, state)

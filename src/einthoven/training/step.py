@@ -28,7 +28,7 @@ def backward(model: Model, wrapped: nn.Module, batch: Batch, options: Training, 
     The contrastive losses over the batches of all ranks, and `options.words` times the prediction of the words. Equal
     texts and equal sets of codes are positives; other recordings of a patient are neither positive nor negative.
     """
-    rows = [None if has is None else has.sum().clamp(min=1) for has in (batch.has_text, batch.has_codes)]
+    rows = [None if has is None else mean_count(has) for has in (batch.has_text, batch.has_codes)]
 
     def encode(part: Batch) -> tuple[Embeddings, Tensor | None]:
         with torch.autocast(part.strip.device.type, torch.bfloat16, enabled=kind == "bf16"):
@@ -94,8 +94,14 @@ def positives(
     return answers(has, asked, gather(query), equal(groups))
 
 
+def mean_count(has: Tensor) -> Tensor:
+    """How many rows of a rank have it, bool [b], in the mean over ranks; at least one in all together."""
+    everyone = gather(has)
+    return everyone.sum().clamp(min=1) * (len(has) / len(everyone))
+
+
 def told(model: Model, out: Outputs, part: Batch, rows: Sequence[Tensor | None], options: Training) -> Tensor | None:
-    """The loss of predicting words and codes; `rows` of the whole batch have them. None: the model has neither.
+    """The loss of predicting words and codes; `rows` of a whole batch have them. None: the model has neither.
 
     What has a weight of 0 is computed, too: DDP waits for the gradient of every parameter.
     """

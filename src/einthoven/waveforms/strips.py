@@ -28,7 +28,10 @@ def resample(signal: Floats, rate: float, target: float) -> Floats:
 
 def millivolts(block: npt.NDArray[np.int16]) -> Floats:
     """Stored microvolts to millivolts; what was not recorded becomes 0."""
-    return np.where(block == MISSING_SAMPLE, 0, block).astype(np.float32) * np.float32(MICROVOLT)
+    signal = block.astype(np.float32)
+    signal *= np.float32(MICROVOLT)
+    signal[block == MISSING_SAMPLE] = 0
+    return signal
 
 
 def mains_heard(rate: float) -> npt.NDArray[np.int64]:
