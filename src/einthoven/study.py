@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from einthoven import schema
@@ -60,11 +61,13 @@ def write_table(table: schema.Table, study: Path, rows: pa.Table) -> Path:
     return path
 
 
-def read_table(table: schema.Table, study: Path, columns: list[str] | None = None) -> pa.Table:
-    """Read a table of a study, checking that its columns are the schema's."""
+def read_table(
+    table: schema.Table, study: Path, columns: list[str] | None = None, rows: pc.Expression | None = None
+) -> pa.Table:
+    """Read a table of a study, or those of its `rows` that satisfy it, checking that its columns are the schema's."""
     path = check_table(table, study)
     try:
-        return pq.read_table(path, columns=columns)
+        return pq.read_table(path, columns=columns, filters=rows)
     except pa.ArrowException:
         raise EinthovenError(f"{path} is damaged: run the stage that writes it again.") from None
 

@@ -24,14 +24,16 @@ from einthoven.model import Model
 from einthoven.model_directory import load
 from einthoven.study import data_kind
 from einthoven.training.aligned_pairs import (
+    MOST_HELD,
     Held,
     code_kinds,
     code_part,
     codes_of,
     held_of,
     kept_features,
+    sampled,
     texts_of,
-    training_pairs,
+    vocabulary_texts,
 )
 from einthoven.training.loop import (
     State,
@@ -45,6 +47,7 @@ from einthoven.training.loop import (
     set_learning_rate,
 )
 from einthoven.training.objective import Objective, embedded, reciprocal_rank
+from einthoven.training.paired_columns import distinct_texts, texts_at, training_pairs
 from einthoven.training.probes import fit_probes_of
 from einthoven.training.self_supervised import MaskedStrips, MatchingViews, held_views, second_strips
 from einthoven.training.step import backward
@@ -68,8 +71,11 @@ def train_on_study(
         raise EinthovenError(f"{study}: {len(train)} training {needed}; at least 2 are needed.")
     torch.manual_seed(recipe.training.seed)
     codes = code_part(recipe, study) if "codes" in recipe.space.modalities else None
-    texts = sorted(set(train["text"].drop_null().to_pylist()))
-    model = Model.create(recipe.ecg, recipe.text, recipe.space, texts, codes)
+    wording = recipe.training.concatenation
+    of_pair, places = distinct_texts(train)
+    spoken = "text" in recipe.space.modalities and recipe.text.pretrained is None
+    known = vocabulary_texts(study, wording, places) if spoken else []
+    model = Model.create(recipe.ecg, recipe.text, recipe.space, known, codes)
     model.card = {
         "data_kind": data_kind(study),
         "seed": recipe.training.seed,
@@ -79,7 +85,8 @@ def train_on_study(
     }
     kept = kept_features(model.to(process.device), study, progress)
     with process.main_process_first():  # which encodes what the others find kept
-        told = None if model.text is None else texts_of(model, train["text"].to_pylist(), texts, kept)
+        texts = texts_at(study, wording, places)
+        told = None if model.text is None else texts_of(model, of_pair, texts, len(places), kept)
     if recipe.training.without_class is not None:
         model.card["without_class"] = recipe.training.without_class
     pairs = Pairs(
@@ -87,15 +94,16 @@ def train_on_study(
         subjects=train["subject_id"].to_numpy(),
         read=store.read,
         texts=told,
-        codes=None if model.codes is None else codes_of(model, train),
+        codes=None if model.codes is None else codes_of(model, train, study),
         other=second_strips(recipe.training.objective, train["subject_id"].to_numpy()),
     )
     validation = table.filter(pc.equal(table["split"], "validation"))
+    validation = sampled(validation, MOST_HELD, recipe.training.seed)
     held = None
     if process.is_main_process and pairs.other is not None:
         held = held_views(validation, store, model, recipe.training.objective)
     elif process.is_main_process:
-        held = held_of(validation, store, model, kept)
+        held = held_of(validation, study, store, model, wording, kept)
     history = align(recipe, model, pairs, held, workshop, signature, progress)
     first = process.is_main_process
     process.destroy_process_group()  # what follows is the first process's alone
@@ -104,7 +112,7 @@ def train_on_study(
     best = load(workshop / "best")
     best.save(out)
     probes = fit_probes_of(best, study, out, recipe.evaluation, progress)
-    size = {"pairs": len(train), "patients": len(pc.unique(train["subject_id"])), "distinct_texts": len(texts)}
+    size = {"pairs": len(train), "patients": len(pc.unique(train["subject_id"])), "distinct_texts": len(places)}
     return {**size, "history": history, "probes": probes, **best.card}
 
 
@@ -188,18 +196,17 @@ def validate(model: Model, held: Held) -> float:
     """Mean reciprocal rank between ECGs and the distinct texts, and between ECGs and records, both ways; their mean."""
     scores = []
     if model.text is not None:
-        told = [i for i, text in enumerate(held.texts) if text is not None]
+        told = np.array([i for i, text in enumerate(held.texts) if text is not None], np.int64)
         texts = [text for text in held.texts if text is not None]
         distinct, group = list(dict.fromkeys(texts)), numbers_of(texts)
         features = model.text_features(distinct) if held.text_features is None else held.text_features
-        scores.append(
-            reciprocal_rank(embedded(model, held.strips[told], "coarse"), model.project_text(features), group)
-        )
+        ecg = embedded(model, held.strips, "coarse", told)
+        scores.append(reciprocal_rank(ecg, model.project_text(features), group))
     if held.records is not None and held.code_sets is not None:
         known = np.flatnonzero(np.diff(held.records.offsets))
         _, first, group = np.unique(held.code_sets[known], return_index=True, return_inverse=True)
         codes = model.encode_records(held.records)[known][first]
-        scores.append(reciprocal_rank(embedded(model, held.strips[known], "fine"), codes, group))
+        scores.append(reciprocal_rank(embedded(model, held.strips, "fine", known), codes, group))
     return float(np.mean(scores))
 
 
