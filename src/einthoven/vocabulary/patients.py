@@ -31,9 +31,9 @@ def train_patients(study: Path) -> dict[str, NDArray[np.int64]]:
             known = [spelled.setdefault(code, len(spelled)) for code in codes.dictionary.to_pylist()]
             place = pc.list_parent_indices(train["codes"]).to_numpy()
             of = np.array(subjects, np.int64)[place]
-            held.append(np.unique(np.array(known, np.int64)[codes.indices.to_numpy()] << 32 | of))
+            held.append(_distinct(np.array(known, np.int64)[codes.indices.to_numpy()] << 32 | of))
     everyone = np.fromiter(number, np.int64, len(number))
-    found = np.unique(np.concatenate(held))
+    found = _distinct(np.concatenate(held))
     ends = np.searchsorted(found >> 32, np.arange(1, len(spelled)))
     parts = np.split(everyone[found & 0xFFFFFFFF], ends) if spelled else []
     return {code: np.sort(part) for code, part in sorted(zip(spelled, parts, strict=True), key=lambda one: one[0])}
@@ -47,3 +47,9 @@ def patients_of(rows: pa.Table) -> dict[str, NDArray[np.int64]]:
     ends = runs.run_ends.to_numpy()
     subjects = ordered["subject_id"].to_numpy()
     return dict(zip(runs.values.to_pylist(), np.split(subjects, ends[:-1]), strict=True)) if len(ends) else {}
+
+
+def _distinct(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+    """In order. By sorting: `np.unique` hashes, which took four times as long and as much memory."""
+    ordered = np.sort(numbers)
+    return ordered[np.append(True, ordered[1:] != ordered[:-1])[: len(ordered)]]
