@@ -96,17 +96,26 @@ def sha256(path: Path) -> str:
 
 
 SMALL = 1 << 20
-"""Bytes up to which a file in a directory is fingerprinted by its content."""
+"""Bytes up to which a file is read for its fingerprint every time."""
+
+_KNOWN: dict[str, tuple[int, int, str]] = {}
+"""By the paths of larger files: size, time of modification and SHA-256, as this process or a manifest found them."""
 
 
 def fingerprint(path: Path, times: bool = False) -> str:
     """SHA-256 of a file; of a directory, the names and sizes of all its files, and the contents of small ones.
 
-    With `times` modification times take the place of contents: right for sources of very many files, but a copy of
-    them counts as changed.
+    A large file of known size and time of modification is not read again. With `times` those take the place of the
+    contents in a directory, too: right for sources of very many files, but a copy of them counts as changed.
     """
     if path.is_file():
-        return sha256(path)
+        status, place = path.stat(), str(path.absolute())
+        if status.st_size <= SMALL:
+            return sha256(path)
+        mark = (status.st_size, status.st_mtime_ns)
+        if place not in _KNOWN or _KNOWN[place][:2] != mark:
+            _KNOWN[place] = (*mark, sha256(path))
+        return _KNOWN[place][2]
     if not path.is_dir():
         raise EinthovenError(f"{path} is missing: run the stage that writes it first (see `einthoven --help`).")
     digest = hashlib.sha256()
@@ -115,9 +124,23 @@ def fingerprint(path: Path, times: bool = False) -> str:
         for name in sorted(files):
             file = Path(folder) / name
             status = file.stat()
-            mark = str(status.st_mtime_ns) if times else sha256(file) if status.st_size <= SMALL else ""
-            digest.update(f"{file.relative_to(path)} {status.st_size} {mark}\n".encode())
+            content = str(status.st_mtime_ns) if times else sha256(file) if status.st_size <= SMALL else ""
+            digest.update(f"{file.relative_to(path)} {status.st_size} {content}\n".encode())
     return digest.hexdigest()
+
+
+def recall(manifest: Mapping[str, Any], paths: Mapping[str, Path]) -> None:
+    """Take from a manifest what the large files among its `paths` were: gigabytes are not hashed to open a study."""
+    digests = manifest.get("inputs", {}) | manifest.get("outputs", {})
+    for name, (size, changed) in manifest.get("marks", {}).items():
+        if name in paths and isinstance(digests.get(name), str):
+            _KNOWN.setdefault(str(paths[name].absolute()), (size, changed, digests[name]))
+
+
+def _marks(paths: Mapping[str, Path]) -> dict[str, tuple[int, int]]:
+    """Size and time of modification of the large files, as they were when they were hashed."""
+    known = {name: _KNOWN.get(str(path.absolute())) for name, path in paths.items()}
+    return {name: found[:2] for name, found in known.items() if found is not None}
 
 
 @dataclass(frozen=True)
@@ -156,7 +179,8 @@ def run_stage(
         manifest.unlink(missing_ok=True)
     counts = work()
     results = _found(outputs)
-    write_json(manifest, {**wanted, "outputs": results, "counts": counts})
+    marks = _marks({**inputs, **outputs})
+    write_json(manifest, {**wanted, "outputs": results, "counts": counts, "marks": marks})
     return Outcome(counts, fresh=True)
 
 
@@ -167,6 +191,7 @@ def completed(
     before = read_manifest(manifest)
     if before is None:
         return None
+    recall(before, {**inputs, **outputs})
     if any(before.get(key) != value for key, value in _wanted(config, inputs).items()):
         return None
     return before["counts"] if before.get("outputs") == _found(outputs) else None

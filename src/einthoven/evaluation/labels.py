@@ -82,7 +82,7 @@ def _labels(
     """Which recordings have a code below which class, bool [recordings, classes]; SINUS counts for `normal` alone."""
     spelled = events["code"].combine_chunks().dictionary_encode()
     of_code = [classes_of.get(code, ()) for code in spelled.dictionary.to_pylist()]
-    below = np.array([[c in of for c in classes] for of in of_code], bool).reshape(-1, len(classes))
+    below = np.array([[c in of for c in classes] for of in of_code], bool).reshape(len(of_code), len(classes))
     code, row = spelled.indices.to_numpy(), pc.index_in(events["recording_id"], value_set=everyone)
     known = pc.or_(pc.not_equal(events["code"], SINUS), pc.is_in(events["recording_id"], value_set=normal))
     counts = pc.and_(known, pc.is_valid(row)).to_numpy(zero_copy_only=False)
