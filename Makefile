@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint results results-entities results-vocabulary results-sehr ablations baselines transfer bench bench-entities bench-pairing bench-search bench-serve docs clean
+.PHONY: demo test lint results results-entities results-vocabulary results-sehr ablations baselines transfer bench bench-entities bench-evaluation bench-ingest bench-million bench-startup bench-store bench-pairing bench-search bench-serve docs clean
 
 demo: $(VENV)/.installed ## simulate a cohort, train, evaluate, answer three queries
 	$(BIN)/einthoven demo --out demo
@@ -61,6 +61,21 @@ bench: $(VENV)/.installed
 
 bench-search: $(VENV)/.installed ## 200,000 recordings, exact and LanceDB
 	$(BIN)/python benchmarks/search.py --out results/search.json
+
+bench-ingest: $(VENV)/.installed ## WFDB records into a store, a second and a second of processor time: a minute
+	$(BIN)/python benchmarks/ingest.py --out results/ingest.json
+
+bench-store: $(VENV)/.installed ## strips read, converted and augmented, a second: a minute
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/store.py --out results/store.json
+
+bench-million: $(VENV)/.installed ## a study of a million recordings: opening it, and the memory of training: 10 minutes
+	$(BIN)/python benchmarks/million.py --out results/million.json
+
+bench-startup: $(VENV)/.installed ## how long the commands take to begin
+	$(BIN)/python benchmarks/startup.py --out results/startup.json
+
+bench-evaluation: $(VENV)/.installed ## a full report of 20,000 simulated ECGs: 3 minutes
+	$(BIN)/python benchmarks/evaluation.py --out results/evaluation.json
 
 bench-pairing: $(VENV)/.installed ## pairing against hand-written SQL, and 40 M events x 2 M recordings: 5 minutes
 	$(BIN)/python benchmarks/pairing.py --out results/pairing.json

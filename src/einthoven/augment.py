@@ -57,7 +57,7 @@ def augment(signal: Floats, length: int, rate: int, options: Augmentation, gener
     A strip keeps at least one of the leads it had.
     """
     strip = crop(signal, length, generator) if options.crop else middle(signal, length)
-    leads = strip.any(axis=-1)
+    leads = np.asarray(strip.any(axis=-1))
     if options.scale:
         strip = scale(strip, options.scale, generator)
     if options.noise_mv:
@@ -128,7 +128,7 @@ def _with_sinusoids(strip: Floats, hertz: Floats, rate: int, up_to: float, gener
     phase = _uniform(generator, 0, 2 * np.pi, (*strip.shape[:2], 1))
     level = _uniform(generator, 0, up_to, (*strip.shape[:2], 1))
     time = np.arange(strip.shape[-1], dtype=np.float32)
-    wave: Floats = 2 * np.pi * hertz * time / rate + phase
+    wave = np.asarray(2 * np.pi * hertz * time / rate + phase, np.float32)
     np.sin(wave, out=wave)
     wave *= level
     wave += strip

@@ -74,8 +74,8 @@ class Texts:
     """The distinct texts of the training pairs, as tokens; the last row is the empty text if any pair has none."""
 
     of_pair: Ints  # [n] row of `tokens`; -1: no text
-    tokens: Tensor  # int64 [texts, l]
-    mask: Tensor
+    tokens: Tensor  # [texts, l], of any type of integer
+    mask: Tensor  # [texts, l], 0 where padding
     mask_token: int
     content: Tensor  # bool [vocabulary]; False for special tokens, which are never dropped
     features: Tensor | None = None  # float32 [texts, c], of a frozen encoder
@@ -201,9 +201,9 @@ def _texts(
     texts: Texts, index: Ints, options: Augmentation, generator: np.random.Generator
 ) -> dict[str, Tensor | CodeBatch | None]:
     text = torch.from_numpy(texts.of_pair[index])
-    mask = texts.mask[text]
+    mask = texts.mask[text].long()
     mask = mask[:, : int(mask.sum(dim=1).max())]
-    tokens = whole = texts.tokens[text][:, : mask.shape[1]]
+    tokens = whole = texts.tokens[text][:, : mask.shape[1]].long()
     query = features = None
     if texts.features is not None:  # of whole texts: none is masked, and none a query
         features = texts.features[text]

@@ -8,12 +8,12 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from einthoven import schema
@@ -66,11 +66,13 @@ def write_table(table: schema.Table, study: Path, rows: pa.Table) -> Path:
     return path
 
 
-def read_table(table: schema.Table, study: Path, columns: list[str] | None = None) -> pa.Table:
-    """Read a table of a study, checking that its columns are the schema's."""
+def read_table(
+    table: schema.Table, study: Path, columns: list[str] | None = None, rows: pc.Expression | None = None
+) -> pa.Table:
+    """Read a table of a study, or those of its `rows` that satisfy it, checking that its columns are the schema's."""
     path = check_table(table, study)
     try:
-        return pq.read_table(path, columns=columns)
+        return pq.read_table(path, columns=columns, filters=rows)
     except pa.ArrowException:
         raise EinthovenError(f"{path} is damaged: run the stage that writes it again.") from None
 
@@ -92,20 +94,16 @@ def check_table(table: schema.Table, study: Path) -> Path:
 
 
 def _refuse_altered_table(table: schema.Table, study: Path) -> None:
-    """Hashes a table once in a process: what is damaged or was edited does not enter results."""
+    """What is damaged or was edited does not enter results."""
     for manifest in sorted((study / schema.MANIFESTS).glob("*.json")):
-        written = ((read_manifest(manifest) or {}).get("outputs") or {}).get(table.path)
-        status = table.at(study).stat()
-        if written and written != _known(table.at(study), status.st_ino, status.st_size, status.st_mtime_ns):
+        found = read_manifest(manifest) or {}
+        written = found.get("outputs", {}).get(table.path)
+        recall(found, {table.path: table.at(study)})
+        if written and written != fingerprint(table.at(study)):
             raise EinthovenError(
                 f"{table.at(study)} is not as the stage {manifest.stem} wrote it: it is damaged or was edited. "
                 "Repeat the command that made it."
             )
-
-
-@lru_cache(maxsize=1024)
-def _known(path: Path, *state: int) -> str:
-    return sha256(path)
 
 
 def refuse_altered(directory: Path) -> None:
@@ -114,7 +112,9 @@ def refuse_altered(directory: Path) -> None:
     A directory without manifests, such as one from the Hub, is not refused.
     """
     for name in ("manifest.json", "calibration.json"):
-        for file, written in ((read_manifest(directory / name) or {}).get("outputs") or {}).items():
+        found = read_manifest(directory / name) or {}
+        recall(found, {file: directory / file for file in found.get("outputs", {})})
+        for file, written in found.get("outputs", {}).items():
             path = directory / file
             if written and (not path.exists() or fingerprint(path) != written):
                 raise EinthovenError(
@@ -132,17 +132,26 @@ def sha256(path: Path) -> str:
 
 
 SMALL = 1 << 20
-"""Bytes up to which a file in a directory is fingerprinted by its content."""
+"""Bytes up to which a file is read for its fingerprint every time."""
+
+_KNOWN: dict[str, tuple[int, int, str]] = {}
+"""By the paths of larger files: size, time of modification and SHA-256, as this process or a manifest found them."""
 
 
 def fingerprint(path: Path, times: bool = False) -> str:
     """SHA-256 of a file; of a directory, the names and sizes of all its files, and the contents of small ones.
 
-    With `times` modification times take the place of contents: right for sources of very many files, but a copy of
-    them counts as changed.
+    A large file of known size and time of modification is not read again. With `times` those take the place of the
+    contents in a directory, too: right for sources of very many files, but a copy of them counts as changed.
     """
     if path.is_file():
-        return sha256(path)
+        status, place = path.stat(), str(path.absolute())
+        if status.st_size <= SMALL:
+            return sha256(path)
+        mark = (status.st_size, status.st_mtime_ns)
+        if place not in _KNOWN or _KNOWN[place][:2] != mark:
+            _KNOWN[place] = (*mark, sha256(path))
+        return _KNOWN[place][2]
     if not path.is_dir():
         raise EinthovenError(f"{path} is missing: run the stage that writes it first (see `einthoven --help`).")
     digest = hashlib.sha256()
@@ -151,9 +160,23 @@ def fingerprint(path: Path, times: bool = False) -> str:
         for name in sorted(files):
             file = Path(folder) / name
             status = file.stat()
-            mark = str(status.st_mtime_ns) if times else sha256(file) if status.st_size <= SMALL else ""
-            digest.update(f"{file.relative_to(path)} {status.st_size} {mark}\n".encode())
+            content = str(status.st_mtime_ns) if times else sha256(file) if status.st_size <= SMALL else ""
+            digest.update(f"{file.relative_to(path)} {status.st_size} {content}\n".encode())
     return digest.hexdigest()
+
+
+def recall(manifest: Mapping[str, Any], paths: Mapping[str, Path]) -> None:
+    """Take from a manifest what the large files among its `paths` were: gigabytes are not hashed to open a study."""
+    digests = manifest.get("inputs", {}) | manifest.get("outputs", {})
+    for name, (size, changed) in manifest.get("marks", {}).items():
+        if name in paths and isinstance(digests.get(name), str):
+            _KNOWN.setdefault(str(paths[name].absolute()), (size, changed, digests[name]))
+
+
+def _marks(paths: Mapping[str, Path]) -> dict[str, tuple[int, int]]:
+    """Size and time of modification of the large files, as they were when they were hashed."""
+    known = {name: _KNOWN.get(str(path.absolute())) for name, path in paths.items()}
+    return {name: found[:2] for name, found in known.items() if found is not None}
 
 
 @dataclass(frozen=True)
@@ -192,7 +215,8 @@ def run_stage(
         manifest.unlink(missing_ok=True)
     counts = work()
     results = _found(outputs)
-    write_manifest(manifest, {**wanted, "outputs": results, "counts": counts})
+    marks = _marks({**inputs, **outputs})
+    write_manifest(manifest, {**wanted, "outputs": results, "counts": counts, "marks": marks})
     return Outcome(counts, fresh=True)
 
 
@@ -203,6 +227,7 @@ def completed(
     before = read_manifest(manifest)
     if before is None:
         return None
+    recall(before, {**inputs, **outputs})
     if any(before.get(key) != value for key, value in _wanted(config, inputs).items()):
         return None
     return before.get("counts") if before.get("outputs") == _found(outputs) else None
@@ -221,7 +246,7 @@ def _wanted(config: Mapping[str, Any], inputs: Mapping[str, Path]) -> dict[str, 
     }
 
 
-MANIFEST: Final = {"version", "schema", "config", "inputs", "outputs", "counts"}
+MANIFEST: Final = {"version", "schema", "config", "inputs", "outputs", "counts", "marks"}
 
 
 def write_manifest(manifest: Path, content: Mapping[str, Any]) -> None:
@@ -237,7 +262,7 @@ def read_manifest(manifest: Path) -> dict[str, Any] | None:
     except (FileNotFoundError, ValueError):
         return None
     if not isinstance(found, dict) or not all(
-        isinstance(found.get(part, {}), dict) for part in ("config", "inputs", "outputs", "counts")
+        isinstance(found.get(part, {}), dict) for part in ("config", "inputs", "outputs", "counts", "marks")
     ):
         return None
     digest = found.pop("digest", None)  # an earlier version wrote none

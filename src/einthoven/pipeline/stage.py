@@ -13,6 +13,7 @@ from einthoven.study import (
     fingerprint,
     lock,
     read_manifest,
+    recall,
     refuse_foreign,
     remove,
     run_stage,
@@ -55,6 +56,7 @@ def refuse_stale_pairs(study: Path) -> None:
     if manifest is None:
         raise EinthovenError(f"{study}: no pairs. Run `einthoven pair {study}`.")
     known = manifest.get("inputs", {}) | manifest.get("outputs", {})
+    recall(manifest, {table.path: table.at(study) for table in (*PAIRED_TABLES, schema.PAIRS)})
     for table in (*PAIRED_TABLES, schema.PAIRS):
         if not table.at(study).exists() or known.get(table.path) != fingerprint(table.at(study)):
             raise EinthovenError(
