@@ -1,4 +1,4 @@
-"""Faults on purpose: what a damaged file, a full disk, other settings and a kill leave. The large suite: `make chaos`."""
+"""Faults on purpose: what damaged files, a full disk, other settings and a kill leave. All of it: `make chaos`."""
 
 import errno
 import json
