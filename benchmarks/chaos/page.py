@@ -20,9 +20,8 @@ def rendered(results: dict[str, Any]) -> str:
         "| --- | --- | --- | --- | --- |",
     ]
     for row in [*stages, total(stages)]:
-        lines.append(
-            f"| {row['stage']} | {row['kills']} | {row['unfinished']} | {row['identical']} of {row['runs']} | {row['lost']} |"
-        )
+        same = f"{row['identical']} of {row['runs']}"
+        lines.append(f"| {row['stage']} | {row['kills']} | {row['unfinished']} | {same} | {row['lost']} |")
     lines += [
         "",
         "| other faults | tried | refused | done all the same | ended | hung | lost |",
