@@ -3,7 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint results results-entities results-vocabulary results-sehr ablations baselines transfer bench bench-entities bench-evaluation bench-ingest bench-million bench-startup bench-store bench-pairing bench-search bench-serve docs clean
+.PHONY: demo test lint docs clean chaos fuzz soak sbom
+.PHONY: results results-entities results-vocabulary results-sehr ablations baselines transfer
+.PHONY: bench bench-embedding bench-entities bench-evaluation bench-ingest bench-million bench-pairing bench-search
+.PHONY: bench-serve bench-startup bench-store bench-training
 
 demo: $(VENV)/.installed ## simulate a cohort, train, evaluate, answer three queries
 	$(BIN)/einthoven demo --out demo
@@ -82,6 +85,9 @@ bench-pairing: $(VENV)/.installed ## pairing against hand-written SQL, and 40 M 
 
 bench-serve: $(VENV)/.installed ## searches a second of a server with 20,000 simulated ECGs, and their times: 2 minutes
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/serve.py --out results/serve.json
+
+chaos: $(VENV)/.installed ## kill -9 at 50 points of every stage, full disks, damaged files …: docs/faults.md; KILLS=5 for a look
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/chaos --kills $(or $(KILLS),50) --out results/chaos.json --page
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "einthoven needs Python 3.11 or newer"'

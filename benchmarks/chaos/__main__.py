@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import faults
+import page
 import whole
 from child import load
 from kills import Line, killed, undisturbed
@@ -90,7 +91,8 @@ def main() -> None:
         "--faults", help="only these, with commas between: kills, " + ", ".join((*FAULTS, *OF_THE_WHOLE))
     )
     parser.add_argument("--seed", type=int, default=SEED)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, help="a JSON file")
+    parser.add_argument("--page", action="store_true", help="render docs/faults.md, too")
     options = parser.parse_args()
     stages = _chosen(parser, options.stages, [stage.name for stage in STAGES])
     wanted = _chosen(parser, options.faults, ["kills", *FAULTS, *OF_THE_WHOLE])
@@ -104,16 +106,14 @@ def main() -> None:
     results = [*rows, *(fault for row in rows for fault in row["faults"].values()), *others.values()]
     lost = sum(row["lost"] for row in results)
     print(f"{sum(row['kills'] for row in rows)} kills, {time.monotonic() - began:.0f} s, lost: {lost}")
+    facts = {"processor": _processor(), "cores": len(os.sched_getaffinity(0)), "system": platform.release()}
+    about = {"command": "make chaos", "data_kind": "simulated", "seed": options.seed, "kills": options.kills, **facts}
+    found = {**about, "seconds": round(time.monotonic() - began), "stages": rows, "whole": others}
     if options.out:
-        facts = {"processor": _processor(), "cores": len(os.sched_getaffinity(0)), "system": platform.release()}
-        about = {
-            "command": "make chaos",
-            "data_kind": "simulated",
-            "seed": options.seed,
-            "kills": options.kills,
-            **facts,
-        }
-        write_json(options.out, {**about, "seconds": round(time.monotonic() - began), "stages": rows, "whole": others})
+        write_json(options.out, found)
+    if options.page:
+        page.write(found)
+    print(page.rendered(found))
     sys.exit(lost > 0)
 
 

@@ -23,7 +23,7 @@ WRITING = ("open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncat
 """What Python tells its auditors of changes to files: a kill before one of them is one between two states on disk."""
 
 
-def load(modules: Iterable[str] = ("einthoven.cli", "torch")) -> None:
+def load(modules: Iterable[str] = ("einthoven.cli",)) -> None:
     """Import here, once for all children. Nothing else is run here, so a child begins as a command does."""
     gc.unfreeze()
     for name in modules:
