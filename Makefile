@@ -57,7 +57,6 @@ bench-entities: $(VENV)/.installed
 	$(BIN)/python benchmarks/entities.py
 
 bench: $(VENV)/.installed
-	$(BIN)/python benchmarks/step.py
 	$(BIN)/python benchmarks/simulate.py
 	$(BIN)/python benchmarks/ingest.py
 	$(BIN)/python benchmarks/formats.py
@@ -88,6 +87,12 @@ bench-serve: $(VENV)/.installed ## searches a second of a server with 20,000 sim
 
 chaos: $(VENV)/.installed ## kill -9 at 50 points of every stage, full disks, damaged files …: docs/faults.md; KILLS=5 for a look
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/chaos --kills $(or $(KILLS),50) --out results/chaos.json --page
+
+bench-training: $(VENV)/.installed ## goodput, precision, memory of training, one thread: about 10 minutes
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/training.py --out results/training.json
+
+bench-embedding: $(VENV)/.installed ## embeddings a second against the bare forward pass, one thread: 2 minutes
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/embedding.py --out results/embedding.json
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "einthoven needs Python 3.11 or newer"'

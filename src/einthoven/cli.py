@@ -16,6 +16,7 @@ from einthoven.cli_compare import compare
 from einthoven.cli_evaluate import calibrate, evaluate, outliers, run_evaluation
 from einthoven.config import Recipe, load_recipe
 from einthoven.errors import EinthovenError, told
+from einthoven.pipeline.stage import follows, several
 from einthoven.serve.command import serve
 from einthoven.terminal import (
     console,
@@ -31,6 +32,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Pair ECGs with codes and notes, align them, search by text. Research use only, not a medical device.",
 )
+
+
+SHARED = ("align", "embed")
+"""Commands that several processes do together; the others would do the same work side by side."""
+
+
+@app.callback()
+def one_process(context: typer.Context) -> None:
+    if several() and context.invoked_subcommand not in SHARED:
+        raise EinthovenError(
+            f"{context.invoked_subcommand} is the work of one process: run it without torchrun. "
+            f"Several processes share {' and '.join(SHARED)}."
+        )
 
 
 @app.command()
@@ -216,7 +230,7 @@ def embed(
     with shown("embed") as progress:
         outcome = pipeline.embed(model, study, progress)
     say("embed", outcome)
-    if npz is not None:
+    if npz is not None and not follows():
         with shown("embed") as progress:
             arrays = pipeline.embed_to_file(model, study, npz, progress)
         console.print(f"{npz}: " + ", ".join(f"{name} {shape}" for name, shape in arrays.items()))

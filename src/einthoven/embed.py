@@ -1,24 +1,33 @@
 """Embed every recording of a study that has a signal: model x waveforms -> embeddings."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import torch
 
 from einthoven import schema
 from einthoven.errors import EinthovenError
 from einthoven.model import STRIPS, Model
 from einthoven.schema import Table
-from einthoven.study import read_table, sha256, write_table
+from einthoven.study import atomic, read_table, remove, sha256, stage_manifest, write_table
 from einthoven.waveforms.store import Store
 from einthoven.waveforms.strips import from_store, lead_mask
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
+
+PARTS = "parts"
+"""Directory beside the embeddings, while there is more to do."""
+
+PART = 4096
+"""Recordings of a part: what a kill can cost, and what is in memory at a time."""
 
 
 def table_of(model_directory: Path) -> Table:
@@ -77,17 +86,50 @@ def embed_rows(
     return Rows(vectors, features, early, None if model.codes is None else fine)
 
 
-def embed(model: Model, table: Table, study: Path, progress: Callable[[int, int], None]) -> dict[str, Any]:
-    """Write the embeddings of a study to `table`; return counts."""
+def embed(
+    model: Model, table: Table, study: Path, progress: Callable[[int, int], None], rank: int = 0, world: int = 1
+) -> int:
+    """Write every `world`th part of the embeddings of a study, from the `rank`th on; return the number of all parts.
+
+    A part that is there is kept: a killed run goes on. `join` makes the table of all.
+    """
+    kept = _with_signal(study)
+    parts = [part_of(table, study, first) for first in range(0, len(kept), PART)]
+    store = Store.open(study)
+    for number in range(rank, len(parts), world):
+        first = number * PART
+        if not parts[number].at(study).exists():
+            rows = kept.slice(first, PART)
+            told = lambda done, _, first=first: progress(first + done, len(kept))  # noqa: E731
+            found = embed_rows(model, store, rows["row"].to_numpy(), told)
+            columns = {name: rows[name] for name in ("recording_id", "subject_id", "split")}
+            columns |= {"embedding": lists(found.vectors), "features": lists(found.features), "early": lists(found.early)}
+            kind = schema.EMBEDDINGS.columns.field("fine").type
+            columns["fine"] = pa.nulls(len(rows), kind) if found.fine is None else lists(found.fine)
+            write_table(parts[number], study, pa.table(columns))
+    return len(parts)
+
+
+def join(table: Table, study: Path, parts: int) -> dict[str, Any]:
+    """Put the parts together to the embeddings of a study, one at a time in memory; return counts."""
+    with atomic(table.at(study)) as temporary, pq.ParquetWriter(temporary, table.columns) as writer:
+        for number in range(parts):
+            writer.write_table(read_table(part_of(table, study, number * PART), study))
+    remove(table.at(study).with_name(PARTS))
+    everything = read_table(schema.RECORDINGS, study, ["row"])
+    return {"embedded": len(everything) - everything["row"].null_count, "without_signal": everything["row"].null_count}
+
+
+def part_of(table: Table, study: Path, first: int) -> Table:
+    """The part that begins with the `first` recording with a signal; its place tells the study it was made of."""
+    made_of = f"{version('einthoven')} {schema.DIGEST} {sha256(stage_manifest(study, 'ingest'))}"
+    mark = hashlib.sha256(made_of.encode()).hexdigest()[:16]
+    return Table(str(Path(table.path).with_name(PARTS) / mark / f"{first:010}.parquet"), table.columns)
+
+
+def _with_signal(study: Path) -> pa.Table:
     recordings = read_table(schema.RECORDINGS, study, ["recording_id", "subject_id", "split", "row"])
-    kept = recordings.filter(pc.is_valid(recordings["row"]))
-    found = embed_rows(model, Store.open(study), kept["row"].to_numpy(), progress)
-    columns = {name: kept[name] for name in ("recording_id", "subject_id", "split")}
-    columns |= {"embedding": lists(found.vectors), "features": lists(found.features), "early": lists(found.early)}
-    kind = schema.EMBEDDINGS.columns.field("fine").type
-    columns["fine"] = pa.nulls(len(kept), kind) if found.fine is None else lists(found.fine)
-    write_table(table, study, pa.table(columns))
-    return {"embedded": len(kept), "without_signal": len(recordings) - len(kept)}
+    return recordings.filter(pc.is_valid(recordings["row"]))
 
 
 def lists(matrix: np.ndarray[Any, np.dtype[np.float32]]) -> pa.ListArray:

@@ -1,29 +1,39 @@
-"""Several processes, as `torchrun` starts them, against one: the real command on a tiny study."""
+"""Several processes, as `torchrun` starts them, against one: the real commands on a tiny study."""
 
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
-from einthoven import pipeline
+from einthoven import cli, pipeline
 from einthoven.config import Recipe, load_recipe
+from einthoven.embed import matrix, table_of
+from einthoven.errors import EinthovenError
 from einthoven.model_directory import load
 
 TINY = Path(__file__).parents[1] / "tiny.toml"
 PAIRS = 32  # of the train split: a number that two processes can share
 SETTINGS = (
     "source.subjects=28", 'space.modalities=["ecg","codes","text"]', "augmentation.code_queries=0.5",
-    # what is drawn in the batch is the same whatever the number of processes; dropout is each process's own
+    # what is drawn for a batch is the same whatever the number of processes; dropout is each process's own
     "ecg.dropout=0", "text.dropout=0", "codes.dropout=0",
     "training.epochs=25", f"training.batch={PAIRS // 2}", "training.validate_every=25",
     "evaluation.control=false", "evaluation.label_fractions=[1.0]",
 )  # fmt: skip
+
+COMMANDS = """
+import json, sys
+from einthoven import cli, embed
+embed.PART = 8
+for words in json.loads(sys.argv[1]):
+    cli.app(words, standalone_mode=False)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -35,33 +45,54 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return study
 
 
-def recipe_of(*settings: str) -> Recipe:
-    return load_recipe(TINY, (*SETTINGS, *settings))
+def recipe_of() -> Recipe:
+    return load_recipe(TINY, SETTINGS)
 
 
-def torchrun(command: Sequence[str | Path], settings: Sequence[str] = (), ranks: int = 2) -> str:
-    """What the command of einthoven said, run by several processes."""
+def torchrun(place: Path, *commands: list[str], ranks: int = 2) -> str:
+    """What commands of einthoven said, run by several processes, one after the other."""
+    script = place / "commands.py"
+    script.write_text(COMMANDS)
     start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
-    chosen = [word for setting in (*SETTINGS, *settings) for word in ("--set", setting)]
-    words = [*start, "-m", "einthoven", *map(str, command), "--recipe", str(TINY), *chosen]
-    done = subprocess.run(words, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=200)
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    words = [*start, str(script), json.dumps(commands)]
+    done = subprocess.run(words, capture_output=True, text=True, env=environment, timeout=200)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def chosen() -> list[str]:
+    return ["--recipe", str(TINY), *(word for setting in SETTINGS for word in ("--set", setting))]
 
 
 def counts(directory: Path) -> dict[str, Any]:
     return json.loads((directory / "manifest.json").read_text())["counts"]
 
 
-def test_two_processes_train_what_one_does(study: Path, tmp_path: Path) -> None:
-    one, two = tmp_path / "one", tmp_path / "two"
-    said = torchrun(["align", study, "--out", two])
-    assert said.count("validation_mrr") == 1  # the first process speaks
+def test_two_processes_train_and_embed_as_one_does(study: Path, trained: tuple[Path, Path], tmp_path: Path) -> None:
+    one, two, (model, _) = tmp_path / "one", tmp_path / "two", trained
+    embed, align = ["embed", str(model), str(study)], ["align", str(study), "--out", str(two), *chosen()]
+    said = torchrun(tmp_path, embed, align)
+    assert said.count("embedded") == 1 and said.count("validation_mrr") == 1  # the first process speaks
+    shared = pq.read_table(table_of(model).at(study))
+    table_of(model).at(study).unlink()
+    pipeline.embed(model, study)
+    alone = pq.read_table(table_of(model).at(study))
+    assert shared["recording_id"].equals(alone["recording_id"]) and len(alone) > 32
+    assert np.allclose(matrix(shared["fine"]), matrix(alone["fine"]), atol=1e-5)
+
     pipeline.align(recipe_of(), study, one)
     losses = [[epoch["loss"] for epoch in counts(place)["history"]] for place in (one, two)]
     assert counts(one)["pairs"] == PAIRS and counts(one)["step"] == 50
     assert np.allclose(*losses, rtol=0, atol=1e-4), np.abs(np.subtract(*losses)).max()
     assert losses[0][-1] < 0.95 * losses[0][0]
-    first, second = load(one), load(two)
     strip = np.random.default_rng(0).standard_normal((4, 12, 500))
-    assert np.allclose(first.encode_ecg(strip, 100), second.encode_ecg(strip, 100), atol=1e-3)
+    assert np.allclose(load(one).encode_ecg(strip, 100), load(two).encode_ecg(strip, 100), atol=1e-3)
+
+
+@pytest.mark.parametrize("command", ["pretrain", "ingest", "run"])
+def test_what_one_process_does_is_refused_to_several(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    words = {"pretrain": ["STUDY", "--out", "OUT"], "ingest": ["simulated", "STUDY"], "run": ["R", "--study", "S"]}
+    with pytest.raises(EinthovenError, match=f"{command} is the work of one process: run it without torchrun"):
+        cli.app([command, *words[command]], standalone_mode=False)

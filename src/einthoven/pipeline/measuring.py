@@ -7,7 +7,7 @@ from typing import Any
 from einthoven import schema
 from einthoven.config import Evaluation, to_dict
 from einthoven.errors import EinthovenError
-from einthoven.pipeline.stage import Progress, check_split, refuse_stale_pairs, silent
+from einthoven.pipeline.stage import Progress, check_split, follows, refuse_stale_pairs, several, silent
 from einthoven.pipeline.training import TRAINED_FILES
 from einthoven.study import Outcome, completed, data_kind, lock, run_stage, stage_manifest
 
@@ -38,9 +38,12 @@ def check(study: Path, out: Path, command: str, progress: Progress = silent) -> 
 
 
 def embed(model_directory: Path, study: Path, progress: Progress = silent) -> Outcome:
-    """Model and waveforms -> embeddings. Does nothing where they are there, so search and evaluate call it too."""
-    from einthoven.embed import embed as embed_study
-    from einthoven.embed import table_of
+    """Model and waveforms -> embeddings. Does nothing where they are there, so search and evaluate call it too.
+
+    Of several processes each embeds its share; a killed run goes on where it stopped.
+    """
+    from einthoven.embed import embed as embed_share
+    from einthoven.embed import join, table_of
     from einthoven.model_directory import load
 
     kind, table = data_kind(study), table_of(model_directory)
@@ -55,8 +58,21 @@ def embed(model_directory: Path, study: Path, progress: Progress = silent) -> Ou
         return Outcome(done, fresh=False)
 
     def work() -> dict[str, Any]:
-        return embed_study(load(model_directory), table, study, lambda i, n: progress(i, n, "recordings"))
+        def told(done: int, total: int) -> None:
+            progress(done, total, "recordings")
 
+        if not several():
+            return join(table, study, embed_share(load(model_directory), table, study, told))
+        from einthoven.ranks import joined
+
+        process = joined()
+        share = process.process_index, process.num_processes
+        parts = embed_share(load(model_directory, process.device), table, study, told, *share)
+        process.wait_for_everyone()
+        return join(table, study, parts) if process.is_main_process else {}
+
+    if follows():
+        return Outcome(work(), fresh=True)
     with lock(manifest.parent):  # its own folder: several models embed one study at a time
         return run_stage(manifest, **stage, work=work)
 

@@ -1,6 +1,7 @@
 """What every stage is made of: progress, places it may write to, what it refuses."""
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -64,13 +65,22 @@ def refuse_stale_pairs(study: Path) -> None:
             )
 
 
+def several() -> bool:
+    """Whether this is one of several processes, as `torchrun` starts them."""
+    return os.environ.get("WORLD_SIZE", "1") != "1"
+
+
+def follows() -> bool:
+    """Whether this is one of several processes and not the first, which keeps locks and manifests."""
+    return os.environ.get("RANK", "0") != "0"
+
+
 def train_stage(
     out: Path,
     files: Sequence[str],
     config: Mapping[str, Any],
     inputs: Mapping[str, Path],
     work: Callable[[Path, str], dict[str, Any]],
-    follows: bool = False,
 ) -> Outcome:
     """A stage that writes `files` into the directory `out`, beside which its unfinished state lies.
 
@@ -84,7 +94,7 @@ def train_stage(
         return work(workshop, signature)
 
     stage: dict[str, Any] = {"config": config, "inputs": inputs, "outputs": {name: out / name for name in files}}
-    if follows:
+    if follows():
         done = completed(out / "manifest.json", **stage)
         return Outcome(done, fresh=False) if done is not None else Outcome(train(), fresh=True)
     with lock(workshop):

@@ -1,13 +1,12 @@
 """The stages that train: sEHR-BERT, a model, its outlier detectors."""
 
-import os
 from pathlib import Path
 from typing import Any
 
 from einthoven import schema
 from einthoven.config import Evaluation, Recipe, to_dict
 from einthoven.errors import EinthovenError
-from einthoven.pipeline.stage import Progress, outside, refuse_stale_pairs, silent, train_stage
+from einthoven.pipeline.stage import Progress, follows, outside, refuse_stale_pairs, silent, train_stage
 from einthoven.study import Outcome, data_kind, lock, remove, run_stage, stage_manifest
 
 TRAINED_FILES = ("config.json", "model.safetensors", "tokenizer", "vocabulary.json", "probes.safetensors")
@@ -70,9 +69,8 @@ def align(recipe: Recipe, study: Path, out: Path, progress: Progress = silent) -
             write_card(out / FILE, config, counts)  # no output of the stage: whoever publishes a model may add to it
         return counts
 
-    follows = os.environ.get("RANK", "0") != "0"
-    outcome = train_stage(out, TRAINED_FILES, config, inputs, work, follows)
-    if follows:
+    outcome = train_stage(out, TRAINED_FILES, config, inputs, work)
+    if follows():
         return outcome
     found = _fit_outliers(out, study, recipe.evaluation, progress)
     return Outcome({**outcome.counts, "outliers": found.counts}, outcome.fresh or found.fresh)

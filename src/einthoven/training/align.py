@@ -19,6 +19,7 @@ from einthoven.evaluation.labels import without_class
 from einthoven.evaluation.split import numbers_of
 from einthoven.model import Model
 from einthoven.model_directory import load
+from einthoven.ranks import accelerated, joined, mean_loss
 from einthoven.study import data_kind
 from einthoven.training.aligned_pairs import (
     MOST_HELD,
@@ -49,7 +50,6 @@ from einthoven.training.loop import (
 from einthoven.training.objective import Objective, embedded, reciprocal_rank
 from einthoven.training.paired_columns import distinct_texts, texts_at, training_pairs
 from einthoven.training.probes import fit_probes_of
-from einthoven.training.ranks import accelerated, joined, mean_loss
 from einthoven.training.self_supervised import MaskedStrips, MatchingViews, held_views, second_strips
 from einthoven.training.step import backward
 from einthoven.waveforms.rates import at_rate
