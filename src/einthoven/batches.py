@@ -2,6 +2,7 @@
 so a resumed run sees what an uninterrupted one would have seen."""
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -17,7 +18,6 @@ from einthoven.config import Augmentation
 from einthoven.encoders.code_records import CodeBatch, CodeSequence, Records, code_batch
 from einthoven.errors import EinthovenError
 from einthoven.vocabulary.vocabulary import MASK, SPECIAL
-from einthoven.waveforms.strips import millivolts
 
 Ints = npt.NDArray[np.int64]
 
@@ -164,16 +164,15 @@ def ask(record: CodeSequence, generator: np.random.Generator) -> CodeSequence:
 def make_batch(pairs: Pairs, index: Ints, length: int, rate: int, options: Augmentation, seed: Sequence[int]) -> Batch:
     """The augmented batch of the pairs at `index`; the same seed gives the same batch."""
     generator = np.random.default_rng(seed)
-    signal = millivolts(pairs.read(pairs.rows[index]))
-    strip = augment(signal, length, rate, options, generator)
+    strip = augment(pairs.read(pairs.rows[index]), length, rate, options, generator)
     batch = Batch(strip=torch.from_numpy(strip), subject=torch.from_numpy(pairs.subjects[index]))
     if pairs.texts is not None:
         batch = _with_texts(batch, pairs.texts, index, options, generator)
     if pairs.codes is not None:
         batch = _with_codes(batch, pairs.codes, index, options, generator)
     if pairs.other is not None:
-        signal = millivolts(pairs.read(pairs.rows[pairs.other(index, generator)]))
-        batch = replace(batch, other=torch.from_numpy(augment(signal, length, rate, options, generator)))
+        block = pairs.read(pairs.rows[pairs.other(index, generator)])
+        batch = replace(batch, other=torch.from_numpy(augment(block, length, rate, options, generator)))
     return batch
 
 
@@ -239,10 +238,10 @@ def epoch_batches(
     epoch: int,
     rank: int = 0,
     world: int = 1,
-    ahead: bool = False,
+    ahead: int = 0,
 ) -> Iterator[Batch]:
-    """The batches of one epoch. With `ahead` a thread makes each while the one before it is trained on: right where
-    another device trains; on the processor's own cores the two would fight, at a loss of a tenth.
+    """The batches of one epoch. So many are made `ahead`, each by a thread, while those before are trained on: right
+    where another device trains; on the processor's own cores the two would fight, at a loss of a tenth.
 
     Of every batch each rank gets an equal share; the remainder of a division by `world` is left out.
     """
@@ -257,9 +256,10 @@ def epoch_batches(
     if not ahead:
         yield from map(made, range(len(shares)))
         return
-    with ThreadPoolExecutor(1) as thread:
-        coming = thread.submit(made, 0)
-        for i in range(1, len(shares)):
-            ready, coming = coming, thread.submit(made, i)
+    with ThreadPoolExecutor(ahead) as threads:
+        coming = deque(threads.submit(made, i) for i in range(min(ahead, len(shares))))
+        for i in range(len(shares)):
+            ready = coming.popleft()
+            if i + ahead < len(shares):
+                coming.append(threads.submit(made, i + ahead))
             yield ready.result()
-        yield coming.result()

@@ -28,7 +28,11 @@ def resample(signal: Floats, rate: float, target: float) -> Floats:
 
 def millivolts(block: npt.NDArray[np.int16]) -> Floats:
     """Stored microvolts to millivolts; what was not recorded becomes 0."""
-    return np.where(block == MISSING_SAMPLE, 0, block).astype(np.float32) * np.float32(MICROVOLT)
+    signal: Floats = np.multiply(block, np.float32(MICROVOLT), dtype=np.float32)
+    missing = block == MISSING_SAMPLE
+    if missing.any():
+        signal[missing] = 0
+    return signal
 
 
 def mains_heard(rate: float) -> npt.NDArray[np.int64]:
