@@ -2,6 +2,7 @@
 so a resumed run sees what an uninterrupted one would have seen."""
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -17,7 +18,6 @@ from einthoven.config import Augmentation
 from einthoven.encoders.code_records import CodeBatch, CodeSequence, Records, code_batch
 from einthoven.errors import EinthovenError
 from einthoven.vocabulary.vocabulary import MASK, SPECIAL
-from einthoven.waveforms.strips import millivolts
 
 Ints = npt.NDArray[np.int64]
 
@@ -190,7 +190,7 @@ def make_batch(
 def _strips(
     pairs: Pairs, index: Ints, length: int, rate: int, options: Augmentation, generator: np.random.Generator
 ) -> Tensor:
-    return torch.from_numpy(augment(millivolts(pairs.read(pairs.rows[index])), length, rate, options, generator))
+    return torch.from_numpy(augment(pairs.read(pairs.rows[index]), length, rate, options, generator))
 
 
 def _rows(parts: dict[str, Tensor | CodeBatch | None], mine: slice) -> dict[str, Tensor | CodeBatch | None]:
@@ -257,10 +257,10 @@ def epoch_batches(
     epoch: int,
     rank: int = 0,
     world: int = 1,
-    ahead: bool = False,
+    ahead: int = 0,
 ) -> Iterator[Batch]:
-    """The batches of one epoch. With `ahead` a thread makes each while the one before it is trained on: right where
-    another device trains; on the processor's own cores the two would fight, at a loss of a tenth.
+    """The batches of one epoch. So many are made `ahead`, each by a thread, while those before are trained on: right
+    where another device trains; on the processor's own cores the two would fight, at a loss of a tenth.
 
     Of every batch each rank gets an equal share, with what a single process would have drawn for these rows; the
     remainder of a division by `world` is left out.
@@ -276,9 +276,10 @@ def epoch_batches(
     if not ahead:
         yield from map(made, range(len(hands)))
         return
-    with ThreadPoolExecutor(1) as thread:
-        coming = thread.submit(made, 0)
-        for i in range(1, len(hands)):
-            ready, coming = coming, thread.submit(made, i)
+    with ThreadPoolExecutor(ahead) as threads:
+        coming = deque(threads.submit(made, i) for i in range(min(ahead, len(hands))))
+        for i in range(len(hands)):
+            ready = coming.popleft()
+            if i + ahead < len(hands):
+                coming.append(threads.submit(made, i + ahead))
             yield ready.result()
-        yield coming.result()

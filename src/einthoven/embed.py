@@ -103,7 +103,11 @@ def embed(
             told = lambda done, _, first=first: progress(first + done, len(kept))  # noqa: E731
             found = embed_rows(model, store, rows["row"].to_numpy(), told)
             columns = {name: rows[name] for name in ("recording_id", "subject_id", "split")}
-            columns |= {"embedding": lists(found.vectors), "features": lists(found.features), "early": lists(found.early)}
+            columns |= {
+                "embedding": lists(found.vectors),
+                "features": lists(found.features),
+                "early": lists(found.early),
+            }
             kind = schema.EMBEDDINGS.columns.field("fine").type
             columns["fine"] = pa.nulls(len(rows), kind) if found.fine is None else lists(found.fine)
             write_table(parts[number], study, pa.table(columns))

@@ -123,12 +123,7 @@ class Model(nn.Module):
 
     @classmethod
     def create(
-        cls,
-        ecg: EcgEncoder,
-        text: TextEncoder,
-        space: Space,
-        texts: Sequence[str] = (),
-        codes: CodePart | None = None,
+        cls, ecg: EcgEncoder, text: TextEncoder, space: Space, texts: Sequence[str] = (), codes: CodePart | None = None
     ) -> "Model":
         """A model of the modalities of `space`, with new weights; without `text.pretrained` the tokenizer is trained on
         `texts`."""

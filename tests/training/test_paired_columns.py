@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 
 from einthoven import schema
+from einthoven.encoders import code_records
 from einthoven.encoders.code_records import Records, code_sets, encode_records
 from einthoven.study import read_table, write_table
 from einthoven.training import paired_columns
@@ -23,6 +24,7 @@ KINDS = ("finding",)
 def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Recordings in an order that is not that of their ids; some without a text, codes or a signal; equal texts."""
     monkeypatch.setattr(paired_columns, "BATCH", 10)
+    monkeypatch.setattr(code_records, "PART", 7)
     random = np.random.default_rng(3)
     ids = [f"r{i:03d}" for i in random.permutation(N)]
     codes = [[f"DX//{c}" for c in random.integers(0, 9, random.integers(0, 6))] for _ in range(N)]

@@ -46,6 +46,7 @@ from einthoven.training.loop import (
     seal,
     seed_dropout,
     set_learning_rate,
+    threads_ahead,
 )
 from einthoven.training.objective import Objective, embedded, reciprocal_rank
 from einthoven.training.paired_columns import distinct_texts, texts_at, training_pairs
@@ -161,7 +162,7 @@ def align(
             epoch=state.epoch,
             rank=accelerator.process_index,
             world=accelerator.num_processes,
-            ahead=accelerator.device.type != "cpu",
+            ahead=threads_ahead(accelerator.device),
         ):
             seed_dropout(options.seed, state.step, accelerator.process_index)
             set_learning_rate(optimizer, learning_rate(state.step, steps, options.learning_rate, options.warmup))

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import pickle
 import zipfile
 from dataclasses import dataclass, field
@@ -100,6 +101,14 @@ def precision(wanted: str, device: torch.device) -> str:
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
     return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "fp32"
+
+
+def threads_ahead(device: torch.device) -> int:
+    """Batches that threads make while others are trained on: this process's share of the cores, 8 at most; on the
+    processor itself none, see `batches.epoch_batches`."""
+    if device.type == "cpu":
+        return 0
+    return min(8, max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
 
 
 def learning_rate(step: int, steps: int, peak: float, warmup: float) -> float:

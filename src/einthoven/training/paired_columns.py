@@ -101,7 +101,9 @@ def records_at(pairs: pa.Table, study: Path, vocabulary: Vocabulary, kinds: Sequ
     for rows in rows_at(study, CODED, places[order]):
         parts.append(encode_records(rows, ages[order[start : start + len(rows)]], vocabulary, kinds))
         start += len(rows)
-    return Records.joined(parts).take(np.argsort(order))
+    whole = Records.joined(parts)
+    parts.clear()
+    return whole.take(np.argsort(order))
 
 
 def _no_codes() -> pa.Table:

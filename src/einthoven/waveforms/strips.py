@@ -28,9 +28,10 @@ def resample(signal: Floats, rate: float, target: float) -> Floats:
 
 def millivolts(block: npt.NDArray[np.int16]) -> Floats:
     """Stored microvolts to millivolts; what was not recorded becomes 0."""
-    signal = block.astype(np.float32)
-    signal *= np.float32(MICROVOLT)
-    signal[block == MISSING_SAMPLE] = 0
+    signal: Floats = np.multiply(block, np.float32(MICROVOLT), dtype=np.float32)
+    missing = block == MISSING_SAMPLE
+    if missing.any():
+        signal[missing] = 0
     return signal
 
 
