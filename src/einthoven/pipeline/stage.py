@@ -7,6 +7,8 @@ from typing import Any
 
 from einthoven import schema
 from einthoven.errors import EinthovenError
+from einthoven.progress import Progress as Progress
+from einthoven.progress import silent as silent
 from einthoven.study import (
     Outcome,
     completed,
@@ -20,13 +22,7 @@ from einthoven.study import (
     stage_manifest,
 )
 
-Progress = Callable[[int, int, str], None]
-
 PAIRED_TABLES = (schema.RECORDINGS, schema.EVENTS, schema.NOTES, schema.ENTITIES)
-
-
-def silent(done: int, total: int, note: str) -> None:
-    """Progress for callers who show none."""
 
 
 def outside(study: Path, out: Path, mark: str) -> Path:
