@@ -2,34 +2,39 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
 from einthoven import pipeline
 from einthoven.cli_arguments import ModelPath, RecipePath, Settings, command_line, recipe_of
-from einthoven.config import Evaluation
 from einthoven.errors import EinthovenError
-from einthoven.study import Outcome, data_kind, lock, run_stage, stage_manifest
+from einthoven.progress import Progress, silent
 from einthoven.terminal import console, say, shown
+
+if TYPE_CHECKING:
+    from einthoven.config import Evaluation
+    from einthoven.study import Outcome
 
 
 def benchmark_stage(
     model: Path,
     studies: Sequence[Path],
     out: Path,
-    config: Evaluation,
+    config: "Evaluation",
     *,
     split: str = "validation",
     merl: Path | None = None,
     prompts: Path | None = None,
     command: str = "",
-    progress: Callable[[int, int, str], None] = pipeline.silent,
-) -> Outcome:
+    progress: Progress = silent,
+) -> "Outcome":
     """Model, studies and MERL's tables, or the studies' own statements -> `benchmark.json` in `out`."""
+    from einthoven.study import data_kind, lock, run_stage, stage_manifest
+
     pipeline.check_split(split)
     if len(set(map(Path.resolve, studies))) < len(studies):
         raise EinthovenError("benchmark: a study is named twice.")

@@ -5,19 +5,19 @@ import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from einthoven import benchmarking, cli_search, finetuning, labelling, pipeline
+from einthoven import benchmarking, cli_search, labelling, pipeline
 from einthoven.cli_arguments import ModelPath, RecipePath, Replacing, Settings, StudyPath, command_line, recipe_of
 from einthoven.cli_compare import compare
 from einthoven.cli_evaluate import calibrate, evaluate, outliers, run_evaluation
-from einthoven.config import Recipe, load_recipe
 from einthoven.errors import EinthovenError, told
-from einthoven.pipeline.stage import follows, several
+from einthoven.processes import follows, several
 from einthoven.serve.command import serve
+from einthoven.sources import SOURCES
 from einthoven.terminal import (
     console,
     print_card,
@@ -25,6 +25,9 @@ from einthoven.terminal import (
     say,
     shown,
 )
+
+if TYPE_CHECKING:
+    from einthoven.config import Recipe
 
 app = typer.Typer(
     add_completion=False,
@@ -49,7 +52,7 @@ def one_process(context: typer.Context) -> None:
 
 @app.command()
 def ingest(
-    source: Annotated[str, typer.Argument(help=f"one of: {', '.join(pipeline.SOURCES)}")],
+    source: Annotated[str, typer.Argument(help=f"one of: {', '.join(SOURCES)}")],
     paths: Annotated[list[str], typer.Argument(help="SRC STUDY (for `simulated` only STUDY)")],
     recipe: RecipePath = None,
     sampling_rate: Annotated[int | None, typer.Option(help="hertz of the study; without it the source's best")] = None,
@@ -202,7 +205,8 @@ def finetune(
     settings: Settings = None,
 ) -> None:
     """Train a model's ECG encoder and a linear head for labels: classes or numbers. A killed run goes on."""
-    from einthoven.evaluation.targets import Asked  # with a reader of tables, slow to import
+    from einthoven import finetuning
+    from einthoven.evaluation.targets import Asked
 
     asked = Asked(labels=labels, task=task, fraction=fraction, subset=subset, random_init=random_init, split=split)
     options, command = recipe_of(recipe, settings), command_line(sys.argv[1:])
@@ -254,7 +258,7 @@ def run(
     run_all(options, source, study, split, command_line(sys.argv[1:]), replacing)
 
 
-def run_all(options: Recipe, source: str | None, study: Path, split: str, command: str, replacing: bool) -> None:
+def run_all(options: "Recipe", source: str | None, study: Path, split: str, command: str, replacing: bool) -> None:
     pipeline.check_split(split)
     with shown("ingest") as progress:
         say("ingest", pipeline.ingest(options.source, source, study, progress, replacing))
@@ -276,6 +280,8 @@ def demo(
 ) -> None:
     """Simulate a cohort, pair, train, evaluate and answer three queries. Everything in it is simulated."""
     from importlib.resources import as_file, files
+
+    from einthoven.config import load_recipe
 
     with as_file(files("einthoven") / "demo.toml") as built_in:
         options = load_recipe(recipe or built_in)

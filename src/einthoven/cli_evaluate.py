@@ -3,14 +3,16 @@
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from einthoven import pipeline
 from einthoven.cli_arguments import ModelPath, RecipePath, Settings, StudyPath, command_line, recipe_of
-from einthoven.config import Recipe
 from einthoven.terminal import print_outliers, print_report, say, shown
+
+if TYPE_CHECKING:
+    from einthoven.config import Recipe
 
 
 def evaluate(
@@ -28,7 +30,7 @@ def evaluate(
     run_evaluation(model, study, split, out, recipe_of(recipe, settings), shlex.join(command))
 
 
-def run_evaluation(model: Path, study: Path, split: str, out: Path, recipe: Recipe, command: str) -> None:
+def run_evaluation(model: Path, study: Path, split: str, out: Path, recipe: "Recipe", command: str) -> None:
     with shown("evaluate") as progress:
         outcome = pipeline.evaluate(model, study, split, out, recipe.evaluation, command, progress)
     say("evaluate", outcome)

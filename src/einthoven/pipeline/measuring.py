@@ -7,8 +7,9 @@ from typing import Any
 from einthoven import schema
 from einthoven.config import Evaluation, to_dict
 from einthoven.errors import EinthovenError
-from einthoven.pipeline.stage import Progress, check_split, follows, refuse_stale_pairs, several, silent
+from einthoven.pipeline.stage import Progress, check_split, refuse_stale_pairs, silent
 from einthoven.pipeline.training import TRAINED_FILES
+from einthoven.processes import follows, several
 from einthoven.study import Outcome, completed, data_kind, lock, run_stage, stage_manifest
 
 MODEL_FILES = (*TRAINED_FILES, "outliers.safetensors")

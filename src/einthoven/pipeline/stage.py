@@ -1,13 +1,15 @@
 """What every stage is made of: progress, places it may write to, what it refuses."""
 
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from einthoven import schema
 from einthoven.errors import EinthovenError
+from einthoven.processes import follows
+from einthoven.progress import Progress as Progress
+from einthoven.progress import silent as silent
 from einthoven.study import (
     Outcome,
     completed,
@@ -21,13 +23,7 @@ from einthoven.study import (
     stage_manifest,
 )
 
-Progress = Callable[[int, int, str], None]
-
 PAIRED_TABLES = (schema.RECORDINGS, schema.EVENTS, schema.NOTES, schema.ENTITIES)
-
-
-def silent(done: int, total: int, note: str) -> None:
-    """Progress for callers who show none."""
 
 
 def outside(study: Path, out: Path, mark: str) -> Path:
@@ -63,16 +59,6 @@ def refuse_stale_pairs(study: Path) -> None:
             raise EinthovenError(
                 f"{study}: {table.path} is not the one that the pairs were made with. Run `einthoven pair {study}`."
             )
-
-
-def several() -> bool:
-    """Whether this is one of several processes, as `torchrun` starts them."""
-    return os.environ.get("WORLD_SIZE", "1") != "1"
-
-
-def follows() -> bool:
-    """Whether this is one of several processes and not the first, which keeps locks and manifests."""
-    return os.environ.get("RANK", "0") != "0"
 
 
 def train_stage(

@@ -11,6 +11,7 @@ from einthoven import schema
 from einthoven.config import Entities, Recipe, Source, to_dict
 from einthoven.errors import EinthovenError
 from einthoven.pipeline.stage import PAIRED_TABLES, Progress, outside, silent
+from einthoven.sources import SOURCES as SOURCES
 from einthoven.study import Outcome, data_kind, lock, read_manifest, remove, run_stage, stage_manifest
 
 SOURCE_TABLES = (
@@ -21,8 +22,6 @@ SOURCE_TABLES = (
     schema.SUPPLIED_ENTITIES,
     schema.EXCLUDED,
 )
-
-SOURCES = ("ptbxl", "mimic", "meds", "omop", "fhir", "challenge", "simulated")
 
 READING = ("lexicon", "replace", "use_supplied")
 """The settings of [entities] that decide what is found; the others decide what of it enters a pair."""
