@@ -47,6 +47,14 @@ def test_a_stage_that_dies_after_its_output_runs_again(tmp_path: Path) -> None:
     assert stage(tmp_path).fresh
 
 
+def test_what_a_killed_stage_left_is_cleared(tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_text("abc")
+    for name in (".out.txt.1.tmp", ".stage.json.1.tmp"):
+        (tmp_path / name).write_text("half")
+    assert stage(tmp_path).fresh
+    assert {path.name for path in tmp_path.iterdir()} == {"in.txt", "out.txt", "stage.json"}
+
+
 def test_atomic_leaves_the_old_file_when_the_block_fails(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("old")

@@ -187,8 +187,10 @@ def damaged_inputs(line: Line, stage: Stage, wanted: dict[str, str], trials: int
             after = [path for path in differences(wanted, digests(line.place)) if path != str(name)]
         else:
             if name.parts[0] == "real":  # made by no command: it is copied again
-                shutil.copy2(line.kept / name, line.place / name)
-            after = _recovered(line, stage, ended, wanted)
+                restore(line.kept / "real", line.place / "real")
+                after = left(line, stage, wanted)
+            else:
+                after = _recovered(line, stage, ended, wanted)
         fault.judge(f"{stage.name}, {name}: {damage}", ended, after)
     return fault
 

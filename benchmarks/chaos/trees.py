@@ -4,11 +4,16 @@ import hashlib
 import shutil
 from pathlib import Path
 
+from einthoven.study import read_manifest
+
 LOCKS = (".lock",)
 """Empty files whose presence says nothing."""
 
 DRAWN = ("backend.json",)
 """Files that hold a name drawn at random: that of an index where several may lie."""
+
+OF_THE_RUN = {"entities.json": "texts_read"}
+"""Manifests that count what a run had still to do: a repeated one reads fewer texts anew, and finds the others kept."""
 
 
 def digests(place: Path) -> dict[str, str]:
@@ -23,7 +28,13 @@ def digests(place: Path) -> dict[str, str]:
 def _digest(path: Path) -> str:
     if path.is_dir():
         return "directory"
-    return "drawn" if path.name in DRAWN else hashlib.sha256(path.read_bytes()).hexdigest()
+    if path.name in DRAWN:
+        return "drawn"
+    content = read_manifest(path) if path.name in OF_THE_RUN else None
+    if content is not None:
+        del content["counts"][OF_THE_RUN[path.name]]
+        return repr(content)
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def differences(wanted: dict[str, str], found: dict[str, str]) -> list[str]:
