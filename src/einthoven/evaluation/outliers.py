@@ -15,9 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
-from scipy.special import logsumexp
-from sklearn.covariance import LedoitWolf
-from sklearn.neighbors import NearestNeighbors
 
 from einthoven.config import OUTLIER_DETECTORS
 from einthoven.errors import EinthovenError
@@ -105,6 +102,8 @@ class Neighbours:
         count = min(NEIGHBOURS, len(self.known))
         if not len(rows):
             return np.empty(0)
+        from sklearn.neighbors import NearestNeighbors
+
         distances, _ = NearestNeighbors(n_neighbors=count, algorithm="brute").fit(self.known).kneighbors(rows)
         return np.asarray(distances[:, -1], np.float64)
 
@@ -122,6 +121,8 @@ class Energy:
 
     def score(self, features: Floats) -> Floats:
         rows = _rows(features, self.weight.shape[-1])
+        from scipy.special import logsumexp
+
         return -np.asarray(logsumexp(_logits(rows, self.weight, self.bias), axis=1), np.float64)
 
 
@@ -156,6 +157,8 @@ class VirtualLogit:
     def score(self, features: Floats) -> Floats:
         rows = _rows(features, self.weight.shape[-1])
         virtual = self.scale * np.linalg.norm((rows - self.origin) @ self.residual, axis=1)
+        from scipy.special import logsumexp
+
         return np.asarray(virtual - logsumexp(_logits(rows, self.weight, self.bias), axis=1))
 
 
@@ -191,6 +194,8 @@ def _rows(features: Floats, width: int | None = None) -> NDArray[np.float64]:
 
 def _shrunk(rows: Floats, centred: bool = False) -> tuple[Floats, Floats]:
     """Mean [f] and whitening [f, f] of a shrunk covariance, in float32: what is saved is what was calibrated."""
+    from sklearn.covariance import LedoitWolf
+
     estimate = LedoitWolf(assume_centered=centred).fit(rows)
     values, directions = np.linalg.eigh(estimate.precision_)
     whitening = directions * np.sqrt(np.maximum(values, 0))
