@@ -36,7 +36,7 @@ def timed(*arguments: str) -> tuple[float, float]:
 def trained(place: Path) -> tuple[Path, Path]:
     recipe = place / "recipe.toml"
     recipe.write_text(
-        '[source]\nname = "simulated"\npatients = 60\n[ecg]\nwidth = 8\nblocks = [1, 1]\n'
+        '[source]\nname = "simulated"\nsubjects = 60\n[ecg]\nwidth = 8\nblocks = [1, 1]\n'
         "[training]\nepochs = 1\n[evaluation]\nresamples = 50\n"
     )
     subprocess.run(
