@@ -10,14 +10,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from einthoven import schema
 from einthoven.errors import EinthovenError, short_of_space
+
+if TYPE_CHECKING:
+    import pyarrow.compute as pc
 
 
 @contextmanager
@@ -67,12 +69,15 @@ def write_table(table: schema.Table, study: Path, rows: pa.Table) -> Path:
 
 
 def read_table(
-    table: schema.Table, study: Path, columns: list[str] | None = None, rows: pc.Expression | None = None
+    table: schema.Table, study: Path, columns: list[str] | None = None, rows: "pc.Expression | None" = None
 ) -> pa.Table:
     """Read a table of a study, or those of its `rows` that satisfy it, checking that its columns are the schema's."""
     path = check_table(table, study)
     try:
-        return pq.read_table(path, columns=columns, filters=rows)
+        if rows is not None:
+            return pq.read_table(path, columns=columns, filters=rows)
+        with pq.ParquetFile(path) as file:  # `read_table` imports pandas where it is installed
+            return file.read(columns=columns)
     except pa.ArrowException:
         raise EinthovenError(f"{path} is damaged: run the stage that writes it again.") from None
 

@@ -10,10 +10,6 @@ from typing import Any, ClassVar, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import logsumexp
-from sklearn.covariance import LedoitWolf
-from sklearn.linear_model import LogisticRegression
-from sklearn.neighbors import NearestNeighbors
 
 from einthoven.config import OUTLIER_DETECTORS
 from einthoven.errors import EinthovenError
@@ -124,6 +120,8 @@ class Neighbours:
         count = min(NEIGHBOURS, len(self.known))
         if not len(rows):
             return np.empty(0)
+        from sklearn.neighbors import NearestNeighbors
+
         distances, _ = NearestNeighbors(n_neighbors=count, algorithm="brute").fit(self.known).kneighbors(rows)
         return np.asarray(distances[:, -1], np.float64)
 
@@ -171,6 +169,8 @@ class Exposure(EarlyMahalanobis):
         if labels is None or set(np.unique(labels)) != {0, 1}:
             raise EinthovenError("outlier exposure is fitted on usual recordings, labels 0, and corrupted ones, 1.")
         super().fit(features[labels == 0])
+        from sklearn.linear_model import LogisticRegression
+
         fitted = LogisticRegression(C=PENALTY, max_iter=1000).fit(self._near(features), labels)
         self.weight, self.bias = fitted.coef_[0].astype(np.float32), fitted.intercept_.astype(np.float32)
         both = self._both(features[labels == 0])
@@ -201,7 +201,7 @@ class Energy:
 
     def score(self, features: Floats) -> Floats:
         rows = _rows(features, self.weight.shape[-1])
-        return -np.asarray(logsumexp(_logits(rows, self.weight, self.bias), axis=1), np.float64)
+        return -_log_sum_exp(_logits(rows, self.weight, self.bias))
 
 
 @dataclass
@@ -235,7 +235,7 @@ class VirtualLogit:
     def score(self, features: Floats) -> Floats:
         rows = _rows(features, self.weight.shape[-1])
         virtual = self.scale * np.linalg.norm((rows - self.origin) @ self.residual, axis=1)
-        return np.asarray(virtual - logsumexp(_logits(rows, self.weight, self.bias), axis=1))
+        return np.asarray(virtual - _log_sum_exp(_logits(rows, self.weight, self.bias)))
 
 
 @dataclass
@@ -280,6 +280,8 @@ def _spread(rows: Floats) -> tuple[Floats, Floats]:
 
 def _shrunk(rows: Floats, centred: bool = False) -> tuple[Floats, Floats]:
     """Mean [f] and whitening [f, f] of a shrunk covariance, in float32: what is saved is what was calibrated."""
+    from sklearn.covariance import LedoitWolf
+
     estimate = LedoitWolf(assume_centered=centred).fit(rows)
     values, directions = np.linalg.eigh(estimate.precision_)
     whitening = directions * np.sqrt(np.maximum(values, 0))
@@ -288,6 +290,12 @@ def _shrunk(rows: Floats, centred: bool = False) -> tuple[Floats, Floats]:
 
 def _squared(centred: Floats, whitening: Floats) -> Floats:
     return np.asarray(((centred @ whitening) ** 2).sum(axis=1), np.float64)
+
+
+def _log_sum_exp(logits: Floats) -> Floats:
+    from scipy.special import logsumexp
+
+    return np.asarray(logsumexp(logits, axis=1), np.float64)
 
 
 def _logits(rows: Floats, weight: Floats, bias: Floats) -> Floats:

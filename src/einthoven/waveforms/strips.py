@@ -6,7 +6,6 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from scipy.signal import resample_poly
 
 from einthoven.errors import EinthovenError
 from einthoven.schema import LEADS, MICROVOLT, MISSING_SAMPLE
@@ -21,6 +20,8 @@ def resample(signal: Floats, rate: float, target: float) -> Floats:
     """Polyphase resampling along the last axis, hertz to hertz."""
     if rate == target:
         return signal
+    from scipy.signal import resample_poly  # slow to import: a search by words does without
+
     ratio = Fraction(target).limit_denominator(10_000) / Fraction(rate).limit_denominator(10_000)
     # "line": without it the ends of a strip that sits on an offset would ring
     return np.asarray(resample_poly(signal, ratio.numerator, ratio.denominator, axis=-1, padtype="line"), np.float32)
