@@ -45,6 +45,23 @@ def models(folder: Path) -> tuple[list[Tree], Run]:
     return [tree_of(trained(folder)[0])], run
 
 
+def configs(folder: Path) -> tuple[list[Tree], Run]:
+    """The small files of a model, which say how large it is; the others are links."""
+    from einthoven.model_directory import load
+
+    model = trained(folder)[0]
+    small = ("config.json", "vocabulary.json")
+
+    def run(tree: Tree) -> None:
+        place = written(tree, folder / "model")
+        for path in model.iterdir():
+            if path.name not in small:
+                (place / path.name).symlink_to(path)
+        load(place)
+
+    return [{name: (model / name).read_bytes()} | {other: (model / other).read_bytes()} for name, other in (small, small[::-1])], run
+
+
 def studies(folder: Path) -> tuple[list[Tree], Run]:
     """A whole study, damaged anywhere: opened, paired again where its manifest no longer holds, and shown."""
     from einthoven.serve.charts import Charts
@@ -94,7 +111,8 @@ def labels(folder: Path) -> tuple[list[Tree], Run]:
     def run(tree: Tree) -> None:
         read_targets(str(written(tree, folder / "labels") / "a.csv"), study)
 
-    return [{"a.csv": f"recording_id,af,ef\n{lines}".encode(), }, {"a.csv": f"recording_id,af\n{ids[0]},1\n{ids[1]},\n".encode()}], run
+    plain = f"recording_id,af\n{ids[0]},1\n{ids[1]},\n{ids[2]},0\n"
+    return [{"a.csv": f"recording_id,lvef,ef\n{lines.replace(',0,', ',0.3,')}".encode()}, {"a.csv": plain.encode()}], run
 
 
 def manifests(folder: Path) -> tuple[list[Tree], Run]:
@@ -131,5 +149,6 @@ TARGETS: Final = (
     Target("labels", labels, 150),
     Target("manifests", manifests, 500),
     Target("model", models, 300),
+    Target("model-config", configs, 400),
     Target("study", studies, 200),
 )

@@ -15,6 +15,8 @@ from fuzz.models import trained
 from fuzz.target import FindingError, Run, Target
 
 TOKEN: Final = "0123456789abcdef" * 2
+KEPT: Final = "KEPT-SEARCH"
+"""Stands for the random name of a search that the server keeps."""
 
 
 class Last(logging.Handler):
@@ -49,12 +51,12 @@ def asked(recording: str) -> list[Tree]:
     ]
     forms: list[tuple[str, dict[str, str]]] = [
         ("/search", {"q": "infarct", "sex": "female", "finding": code, "youngest": "20", "oldest": "80", "outlier": "no"}),
-        ("/search", {"q": code}), ("/search", {"recording": recording}), ("/search", {"q": "", "again": "x"}),
+        ("/search", {"q": code}), ("/search", {"recording": recording}), ("/search", {"q": "", "again": KEPT}),
         ("/suggest", {"q": "atr"}), ("/login", {"token": TOKEN}), ("/logout", {}),
-        ("/cohort", {"search": "x", "top": "5", "least": "0.1", "format": "csv"}),
+        ("/cohort", {"search": KEPT, "top": "5", "least": "0.1", "format": "csv"}),
     ]  # fmt: skip
     paths = (
-        "/", "/login", "/search", "/upload", "/cohort", "/search/x?more=2", f"/recording/{recording}?search=x&marked=1",
+        "/", "/login", "/search", "/upload", "/cohort", f"/search/{KEPT}?more=2", f"/recording/{recording}?search={KEPT}&marked=1",
         f"/compare?recording={recording}&recording={recording}", "/static/style.css", "/static/vendor/htmx.min.js", "/api/about",
         f"/api/recordings/{recording}", f"/api/recordings/{recording}.svg", "/api/metrics", "/api/health", "/api/openapi.json",
     )  # fmt: skip
@@ -92,9 +94,13 @@ def service(folder: Path) -> tuple[list[Tree], Run]:
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=60) as client:
             return await client.request(method, url, headers=headers, content=content)
 
+    first = json.dumps({"method": "POST", "path": "/search", "form": {"q": "normal ecg"}}).encode()
+    begun = runner.run(answer(*_sent({"request.json": first})))
+    kept = begun.headers["location"].removeprefix("/search/").encode()
+
     def run(tree: Tree) -> None:
         try:
-            sent = _sent(tree)
+            sent = _sent(tree | {"request.json": tree.get("request.json", b"").replace(KEPT.encode(), kept)})
             made = httpx.Request(sent[0], f"http://localhost{sent[1]}", headers=sent[2], content=sent[3])
         except (ValueError, TypeError, LookupError, RecursionError, httpx.InvalidURL):
             raise EinthovenError("no request") from None

@@ -18,7 +18,7 @@ from fuzz.target import FindingError, Run, Target, written
 ROOT: Final = Path(__file__).parents[1]
 SETTINGS: Final = (
     "pairing.codes_after=0", 'space.modalities=["ecg","codes"]', "training.epochs=3", "ecg.blocks=[1,1]",
-    "pairing.code_kinds.procedure=["A"]", "evaluation.label_fractions=[0.5,1.0]", 'text.pretrained="a/b"',
+    'pairing.code_kinds.procedure=["A"]', "evaluation.label_fractions=[0.5,1.0]", 'text.pretrained="a/b"',
 )  # fmt: skip
 FILTERS: Final = (
     "sex = female and age >= 60 and finding = SCP//AFIB and split != train", 'device in ("CS 12", b) and outlier = no',

@@ -64,9 +64,13 @@ def read_table(table: schema.Table, study: Path, columns: list[str] | None = Non
     """Read a table of a study, checking that its columns are the schema's."""
     path = check_table(table, study)
     try:
-        return pq.read_table(path, columns=columns)
-    except pa.ArrowException:
+        rows = pq.read_table(path, columns=columns)
+    except (pa.ArrowException, OSError):  # OSError: what Arrow calls damage within a page
         raise EinthovenError(f"{path} is damaged: run the stage that writes it again.") from None
+    for name in rows.column_names:
+        if rows[name].null_count and not table.columns.field(name).nullable:
+            raise EinthovenError(f"{path}: column {name!r} has empty cells: run the stage that writes it again.")
+    return rows
 
 
 def check_table(table: schema.Table, study: Path) -> Path:
@@ -76,7 +80,7 @@ def check_table(table: schema.Table, study: Path) -> Path:
         raise EinthovenError(f"{path} is missing: run the stage that writes it first (see `einthoven --help`).")
     try:
         found = pq.read_schema(path)
-    except pa.ArrowException as error:
+    except (pa.ArrowException, OSError) as error:
         raise EinthovenError(f"{path} is not a readable Parquet file ({error}); run its stage again.") from None
     for name in table.columns.names:
         if name not in found.names or found.field(name).type != table.columns.field(name).type:
@@ -182,11 +186,23 @@ def _wanted(config: Mapping[str, Any], inputs: Mapping[str, Path]) -> dict[str, 
     }
 
 
+PARTS = ("config", "inputs", "outputs", "counts")
+"""Of a manifest, each with values by name."""
+
+
 def read_manifest(manifest: Path) -> dict[str, Any] | None:
-    """The manifest, or None where there is none or it is unreadable (then its stage counts as not done)."""
+    """The manifest, or None where there is none or it is damaged (then its stage counts as not done)."""
+    found = read_object(manifest)
+    if found is None or not all(isinstance(found.get(part, {}), dict) for part in PARTS):
+        return None
+    return {part: {} for part in PARTS} | found
+
+
+def read_object(path: Path) -> dict[str, Any] | None:
+    """A file of one JSON object, or None where there is none or it is damaged."""
     try:
-        found = json.loads(manifest.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
 
@@ -198,7 +214,7 @@ def stage_manifest(study: Path, stage: str) -> Path:
 def data_kind(study: Path) -> str:
     """real, semi-synthetic or simulated, as the ingest stage wrote it."""
     manifest = read_manifest(stage_manifest(study, "ingest"))
-    if manifest is None:
+    if manifest is None or not isinstance(manifest["counts"].get("data_kind"), str):
         raise EinthovenError(f"{study}: not a complete study. Run `einthoven ingest NAME SRC {study}` first.")
     return str(manifest["counts"]["data_kind"])
 
