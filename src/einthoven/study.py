@@ -75,11 +75,16 @@ def read_table(
     path = check_table(table, study)
     try:
         if rows is not None:
-            return pq.read_table(path, columns=columns, filters=rows)
-        with pq.ParquetFile(path) as file:  # `read_table` imports pandas where it is installed
-            return file.read(columns=columns)
-    except pa.ArrowException:
+            read = pq.read_table(path, columns=columns, filters=rows)
+        else:
+            with pq.ParquetFile(path) as file:  # `read_table` imports pandas where it is installed
+                read = file.read(columns=columns)
+    except (pa.ArrowException, OSError):  # OSError: what Arrow calls damage within a page
         raise EinthovenError(f"{path} is damaged: run the stage that writes it again.") from None
+    for name in read.column_names:
+        if read[name].null_count and not table.columns.field(name).nullable:
+            raise EinthovenError(f"{path}: column {name!r} has empty cells: run the stage that writes it again.")
+    return read
 
 
 def check_table(table: schema.Table, study: Path) -> Path:
@@ -90,7 +95,7 @@ def check_table(table: schema.Table, study: Path) -> Path:
     _refuse_altered_table(table, study)
     try:
         found = pq.read_schema(path)
-    except pa.ArrowException as error:
+    except (pa.ArrowException, OSError) as error:
         raise EinthovenError(f"{path} is not a readable Parquet file ({error}); run its stage again.") from None
     for name in table.columns.names:
         if name not in found.names or found.field(name).type != table.columns.field(name).type:
@@ -251,31 +256,38 @@ def _wanted(config: Mapping[str, Any], inputs: Mapping[str, Path]) -> dict[str, 
     }
 
 
-MANIFEST: Final = {"version", "schema", "config", "inputs", "outputs", "counts", "marks"}
+PARTS: Final = ("config", "inputs", "outputs", "counts", "marks")
+"""Of a manifest, each with values by name; beside them it has `version`, `schema` and a digest of all."""
 
 
 def write_manifest(manifest: Path, content: Mapping[str, Any]) -> None:
-    """Write a manifest, some of the parts MANIFEST, with their digest."""
+    """Write a manifest, with its digest."""
     plain = json.loads(json.dumps(content))  # as it will be read: keys are strings
     write_json(manifest, {**plain, "digest": _digest(plain)})
 
 
 def read_manifest(manifest: Path) -> dict[str, Any] | None:
     """The manifest, or None where there is none or it is damaged (then its stage counts as not done)."""
-    try:
-        found = json.loads(manifest.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return None
-    if not isinstance(found, dict) or not all(
-        isinstance(found.get(part, {}), dict) for part in ("config", "inputs", "outputs", "counts", "marks")
-    ):
+    found = read_object(manifest)
+    if found is None or not all(isinstance(found.get(part, {}), dict) for part in PARTS):
         return None
     digest = found.pop("digest", None)  # an earlier version wrote none
-    return found if set(found) <= MANIFEST and digest in (None, _digest(found)) else None
+    if set(found) - {"version", "schema", *PARTS} or digest not in (None, _digest(found)):
+        return None
+    return {part: {} for part in PARTS} | found
 
 
 def _digest(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def read_object(path: Path) -> dict[str, Any] | None:
+    """A file of one JSON object, or None where there is none or it is damaged."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def stage_manifest(study: Path, stage: str) -> Path:
@@ -284,8 +296,8 @@ def stage_manifest(study: Path, stage: str) -> Path:
 
 def data_kind(study: Path) -> str:
     """real, semi-synthetic or simulated, as the ingest stage wrote it."""
-    manifest = read_manifest(stage_manifest(study, "ingest")) or {}
-    kind = manifest.get("counts", {}).get("data_kind")
+    manifest = read_manifest(stage_manifest(study, "ingest"))
+    kind = None if manifest is None else manifest["counts"].get("data_kind")
     if kind not in schema.DATA_KINDS:
         raise EinthovenError(f"{study}: not a complete study. Run `einthoven ingest NAME SRC {study}` first.")
     return str(kind)

@@ -10,7 +10,7 @@ from typing import Any, Final
 from einthoven.config.architecture import CodeEncoder, EcgEncoder, Space, TextEncoder
 from einthoven.config.data import Entities, Pairing, Source, Vocabulary
 from einthoven.config.learning import Augmentation, CodePretraining, FineTuning, Training
-from einthoven.config.values import from_dict, require
+from einthoven.config.values import from_dict, require, told
 from einthoven.errors import EinthovenError
 
 OUTLIER_DETECTORS: Final = (
@@ -90,13 +90,13 @@ def load_recipe(path: Path | None, settings: Sequence[str] = ()) -> Recipe:
 def _parsed(setting: str) -> dict[str, Any]:
     name, equals, value = setting.partition("=")
     if not equals or "." not in name:
-        raise EinthovenError(f"--set {setting}: expected section.key=value, for example pairing.codes_after=0.")
+        raise EinthovenError(f"--set {setting[:200]}: expected section.key=value, for example pairing.codes_after=0.")
     for text in (value, json.dumps(value)):
         try:
             return tomllib.loads(f"{name.strip()} = {text}")
-        except tomllib.TOMLDecodeError:
+        except (ValueError, RecursionError):  # of tomllib; a number of 5,000 digits is one that int refuses
             pass
-    raise EinthovenError(f"--set {setting}: expected section.key=value, for example pairing.codes_after=0.")
+    raise EinthovenError(f"--set {setting[:200]}: expected section.key=value, for example pairing.codes_after=0.")
 
 
 def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
@@ -115,11 +115,13 @@ def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
         tree = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise EinthovenError(f"{path}: no such recipe. Recipes are TOML files, see recipes/.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, IsADirectoryError, PermissionError) as error:
-        raise EinthovenError(f"{path}: not a readable TOML file: {error}") from None
+    except (ValueError, OSError) as error:  # a number of 5,000 digits is one that int refuses
+        raise EinthovenError(f"{path}: not a readable TOML file: {str(error)[:200]}") from None
+    except RecursionError:
+        raise EinthovenError(f"{path}: not a readable TOML file: lists within lists beyond measure.") from None
     parent = tree.pop("extends", None)
     if parent is None:
         return tree
     if not isinstance(parent, str):
-        raise EinthovenError(f"{path}: `extends` must be the file name of another recipe, not {parent!r}.")
+        raise EinthovenError(f"{path}: `extends` must be the file name of another recipe, not {told(parent)}.")
     return _over(_read(path.parent / parent, (*seen, path.resolve())), tree)

@@ -236,7 +236,10 @@ def _write(engine: Any, study: Path, cache: Path) -> dict[str, int]:
     counts = dict.fromkeys(("mentions", *ATTRIBUTES), 0)
     with atomic(schema.ENTITIES.at(study)) as temporary, pq.ParquetWriter(temporary, schema.ENTITIES.columns) as writer:
         for batch in engine.execute(query).to_arrow_reader(1 << 16):
-            rows = pa.Table.from_batches([batch]).select(names).cast(schema.ENTITIES.columns)
+            try:
+                rows = pa.Table.from_batches([batch]).select(names).cast(schema.ENTITIES.columns)
+            except ValueError:  # an empty cell where none may be; Arrow's errors are ValueErrors
+                raise EinthovenError(f"{study}: the notes are damaged: run `einthoven ingest` again.") from None
             writer.write_table(rows)
             counts["mentions"] += len(rows)
             for attribute in ATTRIBUTES:

@@ -257,7 +257,7 @@ def _read_settings(file: Path) -> dict[str, int]:
         found = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise EinthovenError(f"{file} is missing: this study has no waveforms. Run `einthoven ingest` first.") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise EinthovenError(f"{file} is not readable JSON ({error}). {_again(file.parent)}") from None
     least = {"sampling_rate": 1, "samples": 1, "shard_rows": 1, "rows": 0}
     if isinstance(found, dict) and "checksum" in found:
