@@ -14,6 +14,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ablations import BUDGET, RECIPE
 from runs import einthoven, file_name, flags, replaced, threads_of
 
@@ -24,6 +25,8 @@ HERE = Path(__file__).parent
 RESULTS, PAGE = HERE / "outliers.json", HERE.parent / "docs" / "outliers.md"
 START, END = "<!-- outliers: made by results/outliers.py -->", "<!-- end of outliers -->"
 COMMAND = "python results/outliers.py --ptbxl path/to/ptb-xl --scratch CLASSIFIER --other NAME=DIR …"
+STRONG = 3
+"""From this severity on; a corruption of one severity counts in any case."""
 UNSEEN = ("MI", "STTC", "CD", "HYP")
 
 
@@ -82,11 +85,21 @@ def rendered(result: dict[str, Any]) -> str:
         cells = (", ".join(f"{part['auroc']['value']:.2f}" for part in column) for column in columns)
         lines.append(f"| {name} | {' | '.join(cells)} |")
     names = result["detectors"]
+    strong = {
+        row["name"]: [other for other in corruptions if other["name"] == row["name"] and other["severity"] >= STRONG]
+        or [row]
+        for row in corruptions
+    }
     lines += ["", "| | " + " | ".join(names) + " |", "| --- |" + " --- |" * len(names)]
     lines.append(_row("mean AUROC of the corruptions", [mean["model"].get(name) for name in names]))
     lines.append(_row("the same, unforeseen", [mean["unforeseen"] if name == "exposure" else None for name in names]))
     for series, told in (("against", "encoder from scratch"), ("random_init", "control")):
         lines.append(_row(f"the same, {told}", [mean.get(series, {}).get(name) for name in names]))
+    means = [
+        np.mean([np.mean([row["model"][name]["auroc"]["value"] for row in rows]) for rows in strong.values()])
+        for name in names
+    ]
+    lines.append("| the same, severities 3 to 5 | " + " | ".join(f"{mean:.3f}" for mean in means) + " |")
     lines.append(_row("mean FPR@95 of the corruptions", [mean["model"].get(name) for name in names], "fpr95"))
     for row in (row for row in result["rows"] if row["kind"] == "study"):
         for series, told in (("model", ""), ("against", ", encoder from scratch"), ("random_init", ", control")):
