@@ -167,6 +167,11 @@ def test_a_class_that_was_held_out_is_seen_by_nothing_and_measured(place: Path, 
     )
 
 
+def test_a_model_without_probes_of_its_control_has_no_control_to_read_them(place: Path) -> None:
+    assert training.whole_probe(place / "model", "random_init") is not None
+    assert training.whole_probe(place / "model", "of nobody") is None
+
+
 def test_a_large_split_is_sampled_by_seed(place: Path) -> None:
     few = [training.sample(place / "study", "train", 10, seed)["recording_id"].to_pylist() for seed in (0, 0, 1)]
     assert len(few[0]) == 10 and few[0] == few[1] != few[2] and few[0] == sorted(few[0])

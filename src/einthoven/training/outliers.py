@@ -101,11 +101,13 @@ def common_sets(study: Path, rows: pa.Table) -> Integers:
 
 
 def whole_probe(directory: Path, series: str) -> Probe | None:
-    """The probe of all labels, of the classes it could learn; None where the model has none."""
+    """The probe of all labels, of the classes it could learn; None where the model has none of that series."""
     fitted = load_probes(directory / PROBES)
     if fitted is None:
         return None
     classes, probes = fitted
+    if series not in probes:  # `evaluation.control = false`
+        return None
     probe = max(probes[series], key=lambda probe: probe.fraction)
     return probe.only([i for i, name in enumerate(classes) if name not in probe.unlearnt])
 
