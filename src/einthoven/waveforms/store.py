@@ -24,11 +24,11 @@ SETTINGS = "store.json"
 SAMPLE = np.dtype("<i2")
 
 
-def _shard_name(shard: int) -> str:
+def shard_name(shard: int) -> str:
     return f"{shard:05d}.npy"
 
 
-def _header(rows: int, samples: int) -> bytes:
+def header(rows: int, samples: int) -> bytes:
     """The npy header of a shard. NumPy pads it, so its length does not depend on the number of rows."""
     buffer = io.BytesIO()
     shape = (rows, LEAD_COUNT, samples)
@@ -58,7 +58,7 @@ class StoreWriter:
         # All shards are opened here, so that `write` needs no lock; holes cost no disk space.
         for shard in range(-(-self._rows // self._shard_rows)):
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-            self._files[shard] = os.open(self._temporary / _shard_name(shard), flags, 0o644)
+            self._files[shard] = os.open(self._temporary / shard_name(shard), flags, 0o644)
         return self
 
     def write(self, first_row: int, block: Samples) -> None:
@@ -78,7 +78,7 @@ class StoreWriter:
         self._written[first_row:last] = True
 
     def _write_shard(self, shard: int, offset: int, part: Samples) -> None:
-        place = len(_header(0, self._samples)) + offset * LEAD_COUNT * self._samples * SAMPLE.itemsize
+        place = len(header(0, self._samples)) + offset * LEAD_COUNT * self._samples * SAMPLE.itemsize
         view = memoryview(part.data).cast("B")
         while view:  # a single call writes 2 GiB at most
             done = os.pwrite(self._files[shard], view, place)
@@ -110,11 +110,11 @@ class StoreWriter:
         for shard, file in self._files.items():
             rows = min(self._rows - shard * self._shard_rows, self._shard_rows)
             if rows <= 0:
-                (self._temporary / _shard_name(shard)).unlink()
+                (self._temporary / shard_name(shard)).unlink()
                 continue
-            header = _header(rows, self._samples)
-            os.pwrite(file, header, 0)
-            os.ftruncate(file, len(header) + rows * LEAD_COUNT * self._samples * SAMPLE.itemsize)
+            start = header(rows, self._samples)
+            os.pwrite(file, start, 0)
+            os.ftruncate(file, len(start) + rows * LEAD_COUNT * self._samples * SAMPLE.itemsize)
         settings = {
             "sampling_rate": self._sampling_rate,
             "samples": self._samples,
@@ -141,10 +141,18 @@ class Store:
     _maps: dict[int, Samples] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
-    def open(cls, study: Path) -> Self:
-        """Open the store of a study; EinthovenError where it is missing, incomplete or not what store.json says."""
+    def open(cls, study: Path) -> "Store":
+        """Open the store of a study; EinthovenError where it is missing, incomplete or not what store.json says.
+
+        Where store.json names a `url`, the store lies there (remote.py).
+        """
         path = study / schema.WAVEFORMS
-        settings = _read_settings(path / SETTINGS)
+        found = _read_settings(path / SETTINGS)
+        if isinstance(found, dict) and "url" in found:
+            from einthoven.waveforms.remote import Pointer, RemoteStore
+
+            return RemoteStore.at(Pointer.of(found, path / SETTINGS))
+        settings = checked_settings(found, path / SETTINGS)
         store = cls(
             path,
             sampling_rate=settings["sampling_rate"],
@@ -160,9 +168,9 @@ class Store:
         return min(self.shard_rows, self.rows - shard * self.shard_rows), LEAD_COUNT, self.samples
 
     def _check_size(self, shard: int) -> None:
-        file = self.path / _shard_name(shard)
+        file = self.path / shard_name(shard)
         rows, _, samples = self._shard_shape(shard)
-        expected = len(_header(rows, samples)) + rows * LEAD_COUNT * samples * SAMPLE.itemsize
+        expected = len(header(rows, samples)) + rows * LEAD_COUNT * samples * SAMPLE.itemsize
         try:
             found = file.stat().st_size
         except OSError:
@@ -172,7 +180,7 @@ class Store:
 
     def _map(self, shard: int) -> Samples:
         if shard not in self._maps:
-            file = self.path / _shard_name(shard)
+            file = self.path / shard_name(shard)
             try:
                 found = np.load(file, mmap_mode="r", allow_pickle=False)
             except (OSError, ValueError, EOFError) as error:
@@ -185,13 +193,10 @@ class Store:
 
     def read(self, rows: npt.ArrayLike) -> Samples:
         """Rows of the store, in the order asked for and with repeats, as int16 microvolts [n, 12, samples]."""
-        wanted = np.asarray(rows, dtype=np.int64).reshape(-1)
+        wanted = self.checked(rows)
         out = np.empty((len(wanted), LEAD_COUNT, self.samples), dtype=np.int16)
         if len(wanted) == 0:
             return out
-        if wanted.min() < 0 or wanted.max() >= self.rows:
-            found = f"rows {wanted.min()} to {wanted.max()}"
-            raise EinthovenError(f"{self.path} has {self.rows} rows, but {found} were asked for. {_AGAIN}")
         order = np.argsort(wanted, kind="stable")  # ascending places on disk
         shards = wanted[order] // self.shard_rows
         starts = np.flatnonzero(np.r_[True, shards[1:] != shards[:-1]])
@@ -202,6 +207,14 @@ class Store:
                 out[place] = held[row]  # copied once: all at a time would be gathered first, at four times the cost
         return out
 
+    def checked(self, rows: npt.ArrayLike) -> npt.NDArray[np.int64]:
+        """Rows that the store has, int64 [n]; EinthovenError names others."""
+        wanted = np.asarray(rows, dtype=np.int64).reshape(-1)
+        if len(wanted) and (wanted.min() < 0 or wanted.max() >= self.rows):
+            found = f"rows {wanted.min()} to {wanted.max()}"
+            raise EinthovenError(f"{self.path} has {self.rows} rows, but {found} were asked for. {_AGAIN}")
+        return wanted
+
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_maps": {}}  # a pickled memory map would carry the whole shard
 
@@ -209,13 +222,17 @@ class Store:
 _AGAIN = "The waveform store is damaged: run `einthoven ingest` again."
 
 
-def _read_settings(file: Path) -> dict[str, int]:
+def _read_settings(file: Path) -> Any:
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        return json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise EinthovenError(f"{file} is missing: this study has no waveforms. Run `einthoven ingest` first.") from None
     except (OSError, ValueError) as error:
         raise EinthovenError(f"{file} is not readable JSON ({error}). {_AGAIN}") from None
+
+
+def checked_settings(found: Any, file: Path) -> dict[str, int]:
+    """The settings of a store, as its `store.json` has them."""
     least = {"sampling_rate": 1, "samples": 1, "shard_rows": 1, "rows": 0}
     if not isinstance(found, dict) or set(found) != set(least):
         raise EinthovenError(f"{file}: expected the keys {', '.join(least)}. {_AGAIN}")
