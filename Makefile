@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint results results-entities results-vocabulary results-sehr ablations baselines transfer bench bench-entities bench-evaluation bench-ingest bench-million bench-startup bench-store bench-pairing bench-search bench-serve docs clean
+.PHONY: demo test lint results results-entities results-vocabulary results-sehr ablations baselines transfer bench bench-entities bench-compute bench-evaluation bench-ingest bench-million bench-startup bench-store bench-pairing bench-search bench-serve docs clean
 
 demo: $(VENV)/.installed ## simulate a cohort, train, evaluate, answer three queries
 	$(BIN)/einthoven demo --out demo
@@ -64,6 +64,9 @@ bench-search: $(VENV)/.installed ## 200,000 recordings, exact and LanceDB
 
 bench-ingest: $(VENV)/.installed ## WFDB records into a store, a second and a second of processor time: a minute
 	$(BIN)/python benchmarks/ingest.py --out results/ingest.json
+
+bench-compute: $(VENV)/.installed ## operations and triplets a second of a training step, one thread: a minute
+	$(BIN)/python benchmarks/compute.py --out results/compute.json
 
 bench-store: $(VENV)/.installed ## strips read, converted and augmented, a second: a minute
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/store.py --out results/store.json
