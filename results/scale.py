@@ -1,6 +1,7 @@
 """Make the tables of docs/scale.md from the measured rates: python results/scale.py
 
-Reads the JSON of MEASURED beside it, which `make bench-…` writes. Every cell is a product of a measured rate and a size of the article, or of one of ASSUMED; nothing is typed in.
+Reads the JSON of MEASURED beside it, which `make bench-…` writes. Every cell of the projection is a product of a measured
+rate and a size of the article, or of one of ASSUMED; nothing is typed in.
 """
 
 import json
@@ -87,7 +88,8 @@ def rows_of(measured: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         ("embedding all, the same GPUs", f"{embedded:.1f} minutes (estimated); {vectors:.0f} GB", "compute.json"),
         (
             "exact index in memory, one machine",
-            f"{ECGS * search['dim'] * 4 / 1e9:.1f} GB of vectors, {exact['all']['p50_ms'] * per / 1e3:.2f} s for a query",
+            f"{ECGS * search['dim'] * 4 / 1e9:.1f} GB of vectors, "
+            f"{exact['all']['p50_ms'] * per / 1e3:.2f} s for a query",
             "search.json, in proportion",
         ),
         (
@@ -111,14 +113,14 @@ def rates(measured: Mapping[str, Any]) -> str:
         *((f"reading for training, {hertz} Hz", "rows in random order; cut and converted; and augmented",
            f"{of['read']:,.0f}; {of['plain']:,.0f}; {of['augmented']:,.0f} strips a processor second", "store")
           for hertz, of in strips.items()),
-        (f"a study of {million['recordings']:,}", f"{million['tables_mb']:,} MB of tables: opened", f"{opened['open_s']} s, "
-         f"{opened['anonymous_mb']} MB", "million"),
+        (f"a study of {million['recordings']:,}", f"{million['tables_mb']:,} MB of tables: opened",
+         f"{opened['open_s']} s, {opened['anonymous_mb']} MB", "million"),
         ("", f"trained for {train['steps']} steps: largest memory (RssAnon; with mapped files)",
          f"{train['anonymous_mb']:,} MB; {train['with_files_mb']:,} MB", "million"),
         (f"a report of {report['recordings']:,} ECGs", "all parts, 1,000 resamples",
          f"{report['processor_s']:.0f} processor seconds, {report['peak_mb']:,} MB", "evaluation"),
-        ("`--help`", "a bare interpreter takes " + f"{startup['bare']['processor_s']} s", f"{startup['help']['processor_s']} "
-         "processor seconds", "startup"),
+        ("`--help`", f"a bare interpreter takes {startup['bare']['processor_s']} s",
+         f"{startup['help']['processor_s']} processor seconds", "startup"),
         ("first answer of a search", f"importing PyTorch and a BERT takes {startup['libraries']['processor_s']} s",
          f"{startup['search']['processor_s']} processor seconds", "startup"),
     ]  # fmt: skip
@@ -134,11 +136,11 @@ def table(measured: Mapping[str, Any]) -> str:
     a = ASSUMED
     said += [
         "",
-        f"Assumed, not measured: machines of {a['cores']} cores; {a['gpus']} GPUs of {a['peak_tflops']} teraflops in bf16 "
-        f"of which training reaches {100 * a['share_of_peak']:.0f} %; {a['epochs']} epochs; the encoders of "
+        f"Assumed, not measured: machines of {a['cores']} cores; {a['gpus']} GPUs of {a['peak_tflops']} teraflops in "
+        f"bf16, of which training reaches {100 * a['share_of_peak']:.0f} %; {a['epochs']} epochs; the encoders of "
         f"`{measured['compute']['recipe']}` ({measured['compute']['parameters'] / 1e6:.1f} M parameters, "
-        f"{measured['compute']['hertz']} Hz, {measured['compute']['training_gflop_per_triplet']} GFLOP a triplet). GatorTron "
-        "in place of the small BERT is another bill: frozen, each text goes through it once.",
+        f"{measured['compute']['hertz']} Hz, {measured['compute']['training_gflop_per_triplet']} GFLOP a triplet). "
+        "GatorTron in place of the small BERT is another bill: frozen, each text goes through it once.",
     ]
     return "\n".join(said)
 
