@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 
 .PHONY: demo test lint docs clean chaos fuzz soak sbom
 .PHONY: results results-entities results-vocabulary results-sehr ablations baselines transfer
-.PHONY: bench bench-embedding bench-entities bench-evaluation bench-ingest bench-million bench-pairing bench-search
+.PHONY: bench bench-compute bench-embedding bench-entities bench-evaluation bench-ingest bench-million bench-pairing bench-search
 .PHONY: bench-serve bench-startup bench-store bench-training
 
 demo: $(VENV)/.installed ## simulate a cohort, train, evaluate, answer three queries
@@ -66,6 +66,9 @@ bench-search: $(VENV)/.installed ## 200,000 recordings, exact and LanceDB
 
 bench-ingest: $(VENV)/.installed ## WFDB records into a store, a second and a second of processor time: a minute
 	$(BIN)/python benchmarks/ingest.py --out results/ingest.json
+
+bench-compute: $(VENV)/.installed ## operations and triplets a second of a training step, one thread: a minute
+	$(BIN)/python benchmarks/compute.py --out results/compute.json
 
 bench-store: $(VENV)/.installed ## strips read, converted and augmented, a second: a minute
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/store.py --out results/store.json

@@ -32,7 +32,7 @@ SAMPLE = np.dtype("<i2")
 CHECKSUM = np.dtype("<u4")
 
 
-def _shard_name(shard: int) -> str:
+def shard_name(shard: int) -> str:
     return f"{shard:05d}.npy"
 
 
@@ -41,7 +41,7 @@ def _checksum_of(settings: dict[str, int], checksums: Checksums) -> int:
     return zlib.crc32(checksums.tobytes(), zlib.crc32(repr([settings[name] for name in named]).encode()))
 
 
-def _header(rows: int, samples: int) -> bytes:
+def header(rows: int, samples: int) -> bytes:
     """The npy header of a shard. NumPy pads it, so its length does not depend on the number of rows."""
     buffer = io.BytesIO()
     shape = (rows, LEAD_COUNT, samples)
@@ -72,7 +72,7 @@ class StoreWriter:
         # All shards are opened here, so that `write` needs no lock; holes cost no disk space.
         for shard in range(-(-self._rows // self._shard_rows)):
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-            self._files[shard] = os.open(self._temporary / _shard_name(shard), flags, 0o644)
+            self._files[shard] = os.open(self._temporary / shard_name(shard), flags, 0o644)
         return self
 
     def write(self, first_row: int, block: Samples) -> None:
@@ -93,7 +93,7 @@ class StoreWriter:
         self._written[first_row:last] = True
 
     def _write_shard(self, shard: int, offset: int, part: Samples) -> None:
-        place = len(_header(0, self._samples)) + offset * LEAD_COUNT * self._samples * SAMPLE.itemsize
+        place = len(header(0, self._samples)) + offset * LEAD_COUNT * self._samples * SAMPLE.itemsize
         view = memoryview(part.data).cast("B")
         while view:  # a single call writes 2 GiB at most
             done = os.pwrite(self._files[shard], view, place)
@@ -125,11 +125,11 @@ class StoreWriter:
         for shard, file in self._files.items():
             rows = min(self._rows - shard * self._shard_rows, self._shard_rows)
             if rows <= 0:
-                (self._temporary / _shard_name(shard)).unlink()
+                (self._temporary / shard_name(shard)).unlink()
                 continue
-            header = _header(rows, self._samples)
-            os.pwrite(file, header, 0)
-            os.ftruncate(file, len(header) + rows * LEAD_COUNT * self._samples * SAMPLE.itemsize)
+            start = header(rows, self._samples)
+            os.pwrite(file, start, 0)
+            os.ftruncate(file, len(start) + rows * LEAD_COUNT * self._samples * SAMPLE.itemsize)
         settings = {
             "sampling_rate": self._sampling_rate,
             "samples": self._samples,
@@ -161,10 +161,18 @@ class Store:
     _maps: dict[int, Samples] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
-    def open(cls, study: Path) -> Self:
-        """Open the store of a study; EinthovenError where it is missing, incomplete or not what store.json says."""
+    def open(cls, study: Path) -> "Store":
+        """Open the store of a study; EinthovenError where it is missing, incomplete or not what store.json says.
+
+        Where store.json names a `url`, the store lies there (remote.py).
+        """
         path = study / schema.WAVEFORMS
-        settings = _read_settings(path / SETTINGS)
+        found = _read_settings(path / SETTINGS)
+        if isinstance(found, dict) and "url" in found:
+            from einthoven.waveforms.remote import Pointer, RemoteStore
+
+            return RemoteStore.at(Pointer.of(found, path / SETTINGS))
+        settings = checked_settings(found, path / SETTINGS)
         store = cls(
             path,
             sampling_rate=settings["sampling_rate"],
@@ -181,9 +189,9 @@ class Store:
         return min(self.shard_rows, self.rows - shard * self.shard_rows), LEAD_COUNT, self.samples
 
     def _check_size(self, shard: int) -> None:
-        file = self.path / _shard_name(shard)
+        file = self.path / shard_name(shard)
         rows, _, samples = self._shard_shape(shard)
-        expected = len(_header(rows, samples)) + rows * LEAD_COUNT * samples * SAMPLE.itemsize
+        expected = len(header(rows, samples)) + rows * LEAD_COUNT * samples * SAMPLE.itemsize
         try:
             found = file.stat().st_size
         except OSError:
@@ -193,7 +201,7 @@ class Store:
 
     def _map(self, shard: int) -> Samples:
         if shard not in self._maps:
-            file = self.path / _shard_name(shard)
+            file = self.path / shard_name(shard)
             try:
                 found = np.load(file, mmap_mode="r", allow_pickle=False)
             except (OSError, ValueError, EOFError) as error:
@@ -207,13 +215,10 @@ class Store:
 
     def read(self, rows: npt.ArrayLike) -> Samples:
         """Rows of the store, in the order asked for and with repeats, as int16 microvolts [n, 12, samples]."""
-        wanted = np.asarray(rows, dtype=np.int64).reshape(-1)
+        wanted = self.checked(rows)
         out = np.empty((len(wanted), LEAD_COUNT, self.samples), dtype=np.int16)
         if len(wanted) == 0:
             return out
-        if wanted.min() < 0 or wanted.max() >= self.rows:
-            found = f"rows {wanted.min()} to {wanted.max()}"
-            raise EinthovenError(f"{self.path} has {self.rows} rows, but {found} were asked for. {_again(self.path)}")
         order = np.argsort(wanted, kind="stable")  # ascending places on disk
         shards = wanted[order] // self.shard_rows
         starts = np.flatnonzero(np.r_[True, shards[1:] != shards[:-1]])
@@ -240,9 +245,17 @@ class Store:
         found = np.fromiter((zlib.crc32(block[i].astype(SAMPLE, copy=False)) for i in new), CHECKSUM, len(new))
         changed = rows[new][found != self._checksums[rows[new]]]
         if len(changed):
-            file = self.path / _shard_name(int(changed[0]) // self.shard_rows)
+            file = self.path / shard_name(int(changed[0]) // self.shard_rows)
             raise EinthovenError(f"{file}: row {changed[0]} of the store is not as it was written. {_again(self.path)}")
         self._sound[rows[new]] = True
+
+    def checked(self, rows: npt.ArrayLike) -> npt.NDArray[np.int64]:
+        """Rows that the store has, int64 [n]; EinthovenError names others."""
+        wanted = np.asarray(rows, dtype=np.int64).reshape(-1)
+        if len(wanted) and (wanted.min() < 0 or wanted.max() >= self.rows):
+            found = f"rows {wanted.min()} to {wanted.max()}"
+            raise EinthovenError(f"{self.path} has {self.rows} rows, but {found} were asked for. {_again(self.path)}")
+        return wanted
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_maps": {}}  # a pickled memory map would carry the whole shard
@@ -252,13 +265,17 @@ def _again(path: Path) -> str:
     return f"The waveform store is damaged: delete {path}, then run `einthoven ingest` again."
 
 
-def _read_settings(file: Path) -> dict[str, int]:
+def _read_settings(file: Path) -> Any:
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        return json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise EinthovenError(f"{file} is missing: this study has no waveforms. Run `einthoven ingest` first.") from None
     except (OSError, ValueError, RecursionError) as error:
         raise EinthovenError(f"{file} is not readable JSON ({error}). {_again(file.parent)}") from None
+
+
+def checked_settings(found: Any, file: Path) -> dict[str, int]:
+    """The settings of a store, as its `store.json` has them."""
     least = {"sampling_rate": 1, "samples": 1, "shard_rows": 1, "rows": 0}
     if isinstance(found, dict) and "checksum" in found:
         least["checksum"] = 0
@@ -275,9 +292,14 @@ def _read_checksums(path: Path, settings: dict[str, int]) -> Checksums | None:
     if "checksum" not in settings:
         return None
     try:
-        found = np.fromfile(path / CHECKSUMS, CHECKSUM)
+        return checked_checksums((path / CHECKSUMS).read_bytes(), path, settings)
     except OSError:
         raise EinthovenError(f"{path / CHECKSUMS} is missing. {_again(path)}") from None
+
+
+def checked_checksums(content: bytes, path: Path, settings: dict[str, int]) -> Checksums:
+    """The checksums of a store's rows, as the file CHECKSUMS has them."""
+    found = np.frombuffer(content[: len(content) // 4 * 4], CHECKSUM)
     if len(found) != settings["rows"] or _checksum_of(settings, found) != settings["checksum"]:
         raise EinthovenError(f"{path}: {SETTINGS} and {CHECKSUMS} do not belong together. {_again(path)}")
     return found
