@@ -11,7 +11,8 @@ from einthoven.pipeline.stage import Progress, check_split, refuse_stale_pairs, 
 from einthoven.pipeline.training import TRAINED_FILES
 from einthoven.study import Outcome, completed, data_kind, lock, run_stage, stage_manifest
 
-MODEL_FILES = (*TRAINED_FILES, "outliers.safetensors")
+TOLD_BY = {"tokenizer": "tokenizer/tokenizer.json"}  # a directory as an input would be known by its times
+MODEL_FILES = (*(TOLD_BY.get(name, name) for name in TRAINED_FILES), "outliers.safetensors")
 
 
 def check(study: Path, out: Path, command: str, progress: Progress = silent) -> dict[str, Any]:
