@@ -44,7 +44,7 @@ def benchmark_stage(
         raise EinthovenError(f"--merl {merl}: no such directory; give a copy of MERL's finetune/data_split.")
     if prompts is not None and (merl is None or not prompts.is_file()):
         raise EinthovenError(f"--prompts {prompts}: expected MERL's file of prompts, beside --merl.")
-    inputs = {name: model / name for name in pipeline.TRAINED_FILES[:4] if (model / name).exists()}
+    inputs = pipeline.model_inputs(model, pipeline.TRAINED_FILES[:4])
     inputs |= {f"study {i}": stage_manifest(study, "ingest") for i, study in enumerate(studies)}
     inputs |= {name: path for name, path in (("merl", merl), ("prompts", prompts)) if path is not None}
 

@@ -18,8 +18,8 @@ def told(error: Exception) -> str | None:
     return None
 
 
-NO_MEMORY = ("allocate memory", "out of memory", "bad_alloc", "can't start new thread")
-"""In the words of libraries."""
+NO_MEMORY = ("allocate memory", "out of memory", "bad_alloc", "can't start new thread", "could not create a primitive")
+"""In the words of libraries; the last is oneDNN's."""
 
 
 def short_of_space(error: Exception) -> bool:

@@ -61,8 +61,6 @@ def index(model_directory: Path, study: Path, backend: str | None = None, progre
     if backend not in LOCAL:
         open_index(backend, place).close()  # a server that does not answer costs nobody the index there was
     with lock(place):
-        for left in place.glob(".*.tmp"):  # by a killed process
-            remove(left)
         _name(place)
         (place / "manifest.json").unlink(missing_ok=True)
         if kept != backend:  # or the old one would keep those who are forgotten later

@@ -218,9 +218,9 @@ def run_stage(
     if done is not None:
         return Outcome(done, fresh=False)
     wanted = _wanted(config, inputs)
-    for path in (*outputs.values(), manifest):
-        for left in path.parent.glob(f".{path.name}.*.tmp"):  # by a killed process: the caller's lock says it is gone
-            remove(left)
+    beside = [left for path in outputs.values() for left in path.parent.glob(f".{path.name}.*.tmp")]
+    for left in (*beside, *manifest.parent.glob(".*.tmp")):  # by a killed process: the caller's lock says it is gone
+        remove(left)
     if not inside:
         manifest.unlink(missing_ok=True)
     counts = work()

@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from einthoven.pipeline.measuring import MODEL_FILES, check, embed, embed_to_file, evaluate, outliers
+    from einthoven.pipeline.measuring import MODEL_FILES, check, embed, embed_to_file, evaluate, model_inputs, outliers
     from einthoven.pipeline.stage import Progress, beside, check_split, outside, refuse_stale_pairs, silent, train_stage
     from einthoven.pipeline.tables import SOURCE_TABLES, SOURCES, entities, export_meds, ingest, pair, rechart
     from einthoven.pipeline.training import TRAINED_FILES, align, calibrate, pretrain
@@ -29,6 +29,7 @@ __all__ = [
     "evaluate",
     "export_meds",
     "ingest",
+    "model_inputs",
     "outliers",
     "outside",
     "pair",

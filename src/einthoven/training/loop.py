@@ -78,7 +78,11 @@ def resume(workshop: Path, state: State[M], signature: str, device: torch.device
     for name in ("model", "average", "optimizer"):
         getattr(state, name).load_state_dict(saved[name])
     state.epoch, state.step, state.best = saved["epoch"], saved["step"], saved["best"]
-    state.history, state.sealed = json.loads(saved["history"]), json.loads(saved["sealed"])
+    state.history = json.loads(saved["history"])
+    if "sealed" in saved:
+        state.sealed = json.loads(saved["sealed"])
+    else:  # by an earlier version
+        seal(workshop, state)
 
 
 def _load(path: Path, device: torch.device) -> dict[str, Any]:
