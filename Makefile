@@ -3,7 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint results results-entities results-vocabulary results-sehr ablations baselines transfer bench bench-entities bench-pairing bench-search bench-serve bench-training bench-embedding docs clean
+.PHONY: demo test lint docs clean chaos fuzz soak sbom
+.PHONY: results results-entities results-vocabulary results-sehr ablations baselines transfer
+.PHONY: bench bench-compute bench-embedding bench-entities bench-evaluation bench-ingest bench-million bench-pairing bench-search
+.PHONY: bench-serve bench-startup bench-store bench-training
 
 demo: $(VENV)/.installed ## simulate a cohort, train, evaluate, answer three queries
 	$(BIN)/einthoven demo --out demo
@@ -61,11 +64,32 @@ bench: $(VENV)/.installed
 bench-search: $(VENV)/.installed ## 200,000 recordings, exact and LanceDB
 	$(BIN)/python benchmarks/search.py --out results/search.json
 
+bench-ingest: $(VENV)/.installed ## WFDB records into a store, a second and a second of processor time: a minute
+	$(BIN)/python benchmarks/ingest.py --out results/ingest.json
+
+bench-compute: $(VENV)/.installed ## operations and triplets a second of a training step, one thread: a minute
+	$(BIN)/python benchmarks/compute.py --out results/compute.json
+
+bench-store: $(VENV)/.installed ## strips read, converted and augmented, a second: a minute
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/store.py --out results/store.json
+
+bench-million: $(VENV)/.installed ## a study of a million recordings: opening it, and the memory of training: 10 minutes
+	$(BIN)/python benchmarks/million.py --out results/million.json
+
+bench-startup: $(VENV)/.installed ## how long the commands take to begin
+	$(BIN)/python benchmarks/startup.py --out results/startup.json
+
+bench-evaluation: $(VENV)/.installed ## a full report of 20,000 simulated ECGs: 3 minutes
+	$(BIN)/python benchmarks/evaluation.py --out results/evaluation.json
+
 bench-pairing: $(VENV)/.installed ## pairing against hand-written SQL, and 40 M events x 2 M recordings: 5 minutes
 	$(BIN)/python benchmarks/pairing.py --out results/pairing.json
 
 bench-serve: $(VENV)/.installed ## searches a second of a server with 20,000 simulated ECGs, and their times: 2 minutes
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/serve.py --out results/serve.json
+
+chaos: $(VENV)/.installed ## kill -9 at 50 points of every stage, full disks, damaged files …: docs/faults.md; KILLS=5 for a look
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/chaos --kills $(or $(KILLS),50) --out results/chaos.json --page
 
 bench-training: $(VENV)/.installed ## goodput, precision, memory of training, one thread: about 10 minutes
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/training.py --out results/training.json

@@ -125,3 +125,15 @@ def test_a_batch_splits_into_parts_of_about_equal_size() -> None:
         assert all(part.codes is None for part in parts)
     (whole,) = batch.split(0)
     assert torch.equal(whole.strip, batch.strip)
+
+
+def test_batches_made_ahead_by_threads_are_the_same() -> None:
+    options = Augmentation()
+    one, three, many = (
+        list(epoch_batches(pairs(), batch=3, length=30, rate=100, options=options, seed=1, epoch=2, ahead=ahead))
+        for ahead in (0, 3, 50)
+    )
+    assert len(one) == 7
+    for others in (three, many):
+        assert all(torch.equal(a.strip, b.strip) for a, b in zip(one, others, strict=True))
+        assert all(torch.equal(a.tokens, b.tokens) for a, b in zip(one, others, strict=True))

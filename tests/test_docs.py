@@ -45,7 +45,8 @@ def test_every_command_is_in_the_readme() -> None:
 
 
 def test_every_setting_has_a_comment_or_is_named_in_a_docstring() -> None:
-    source = (ROOT / "src" / "einthoven" / "config.py").read_text(encoding="utf-8")
+    files = sorted((ROOT / "src" / "einthoven" / "config").glob("*.py"))
+    source = "\n".join(file.read_text(encoding="utf-8") for file in files)
     for part in vars(config).values():
         if isinstance(part, type) and is_dataclass(part):
             assert part.__doc__ and not part.__doc__.startswith(part.__name__ + "("), part.__name__

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from einthoven import cli, indexing, pipeline, schema
+from einthoven.classifier import Classifier, Head
 from einthoven.config import Recipe, Source, load_recipe
 from einthoven.errors import EinthovenError
 from einthoven.evaluation.labels import of_class
@@ -41,12 +42,12 @@ def place(tmp_path_factory) -> Path:
 
 def test_align_keeps_every_detector_with_a_threshold(place: Path) -> None:
     found = load_outliers(place / "model")
-    assert (found.chosen, found.false_alarm) == ("neighbours", 0.05)
-    assert {"mahalanobis", "neighbours", "energy", "vim", "prompts"} <= set(found.detectors)
+    assert (found.chosen, found.false_alarm) == ("exposure", 0.05)
+    assert {"exposure", "early", "mahalanobis", "neighbours", "energy", "vim", "prompts"} <= set(found.detectors)
     rows = pq.read_table(schema.RECORDINGS.at(place / "study"))["split"].to_pylist()
     assert (found.fitted, found.calibrated) == (rows.count("train"), rows.count("validation"))
     outcome = pipeline.align(recipe(), place / "study", place / "model")
-    assert not outcome.fresh and outcome.counts["outliers"]["chosen"] == "neighbours"
+    assert not outcome.fresh and outcome.counts["outliers"]["chosen"] == "exposure"
 
 
 def test_another_detector_is_chosen_without_training_anew(place: Path, tmp_path: Path) -> None:
@@ -78,9 +79,9 @@ def test_what_cannot_be_calibrated_is_told(place: Path, tmp_path: Path) -> None:
     with pytest.raises(EinthovenError, match="is no model directory"):
         pipeline.calibrate(tmp_path / "nowhere", place / "study", recipe().evaluation)
     (tmp_path / "model" / "probes.safetensors").unlink()
-    with pytest.raises(EinthovenError, match=r"no classes of findings.*set evaluation\.detector=mahalanobis"):
+    with pytest.raises(EinthovenError, match=r"no classes of findings.*set evaluation\.detector=exposure"):
         pipeline.calibrate(tmp_path / "model", place / "study", recipe(**{"evaluation.detector": "energy"}).evaluation)
-    with pytest.raises(EinthovenError, match="detector among mahalanobis"):
+    with pytest.raises(EinthovenError, match="detector among exposure"):
         recipe(**{"evaluation.detector": "magic"})
 
 
@@ -90,7 +91,9 @@ def test_outliers_are_measured_and_reported(place: Path, tmp_path: Path, monkeyp
     monkeypatch.setattr("einthoven.evaluation.outlier_protocol.CORRUPTIONS", kinds)
     arguments = ["outliers", str(place / "model"), str(place / "study"), "--split", "train",
                  "--out", str(tmp_path / "r"), "--other", str(tmp_path / "abroad"), "--set",
-                 "evaluation.resamples=5"]  # fmt: skip
+                 "evaluation.resamples=5", "--against", str(tmp_path / "scratch")]  # fmt: skip
+    head = Head(task="classes", labels=("MI",), mean=(0.0,), scale=(1.0,))
+    Classifier(recipe().ecg, head, {}).save(tmp_path / "scratch")
     cli.app(arguments, standalone_mode=False)
     result = json.loads((tmp_path / "r" / "outliers.json").read_text())
     assert result["data_kind"] == "simulated" and result["not_possible"] == ["mains"]
@@ -101,6 +104,12 @@ def test_outliers_are_measured_and_reported(place: Path, tmp_path: Path, monkeyp
     for row in result["rows"]:
         for series in ("model", "random_init"):
             assert set(row[series]) == set(result["detectors"])
+    assert result["against"] == "scratch"
+    for row in result["rows"]:
+        assert {"exposure", "early", "neighbours"} <= set(row["against"])
+        assert (0 <= row["unforeseen"]["auroc"]["value"] <= 1) if row["kind"] != "study" else "unforeseen" not in row
+    foreseen, kept_from = result["rows"][-1]["model"]["exposure"], result["rows"][-1]["unforeseen"]
+    assert foreseen["auroc"]["value"] > kept_from["auroc"]["value"]
     loud = result["rows"][9]["model"]["mahalanobis"]
     assert loud["auroc"]["value"] > 0.95 and loud["fpr95"]["value"] < 0.2 and loud["flagged"] > 0.9
     page = (tmp_path / "r" / "outliers.html").read_text()
@@ -128,8 +137,8 @@ def test_search_flags_what_the_chosen_detector_flags(place: Path) -> None:
 
     hits = asked(place / "model", place / "study", 1000)
     rows = pq.read_table(table_of(place / "model").at(place / "study"))
-    one = load_outliers(place / "model").detectors["neighbours"]
-    above = one.detector.score(matrix(rows["features"])) > one.threshold
+    one = load_outliers(place / "model").detectors["exposure"]
+    above = one.detector.score(matrix(rows["early"])) > one.threshold
     expected = dict(zip(rows["recording_id"].to_pylist(), above.tolist(), strict=True))
     assert {hit.recording_id: hit.outlier for hit in hits} == expected
     assert 0 < np.mean(list(expected.values())) < 0.3
@@ -156,6 +165,11 @@ def test_a_class_that_was_held_out_is_seen_by_nothing_and_measured(place: Path, 
     assert held["name"] == "MI" and held["recordings"] == len([r for r in recordings if r["split"] == "train"]) - len(
         left
     )
+
+
+def test_a_model_without_probes_of_its_control_has_no_control_to_read_them(place: Path) -> None:
+    assert training.whole_probe(place / "model", "random_init") is not None
+    assert training.whole_probe(place / "model", "of nobody") is None
 
 
 def test_a_large_split_is_sampled_by_seed(place: Path) -> None:

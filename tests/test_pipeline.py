@@ -20,7 +20,7 @@ from einthoven.config import Entities, Recipe, Source, TextEncoder, load_recipe
 from einthoven.errors import EinthovenError
 from einthoven.search.archive import Hit, Query
 from einthoven.search.filters import Filter, parse
-from einthoven.study import data_kind, read_manifest, stage_manifest
+from einthoven.study import data_kind, fingerprint, read_manifest, stage_manifest, write_manifest
 
 RECIPE = f"""
 extends = "{Path(__file__).with_name("tiny.toml")}"
@@ -162,6 +162,7 @@ def test_a_study_of_another_rate_without_a_train_split_evaluates_with_the_model(
     recordings = pq.read_table(schema.RECORDINGS.at(other))
     only = recordings.set_column(3, recordings.schema.field("split"), [["test"] * len(recordings)])
     pq.write_table(only, schema.RECORDINGS.at(other))
+    change_manifest(other, "outputs", **{schema.RECORDINGS.path: fingerprint(schema.RECORDINGS.at(other))})
     run("pair", str(other))
     run("evaluate", str(study / "model"), str(other), "--split", "test", "--out", str(report))
     metrics = json.loads((report / "metrics.json").read_text())
@@ -212,13 +213,19 @@ def load_recipe_with(**changes):
     return replace(Source(name="simulated"), **changes)
 
 
+def change_manifest(study: Path, part: str, **values: str) -> None:
+    """Let the ingest of a study have been another."""
+    made = read_manifest(stage_manifest(study, "ingest"))
+    assert made is not None
+    write_manifest(stage_manifest(study, "ingest"), {**made, part: made[part] | values})
+
+
 def test_rechart_makes_a_semi_synthetic_study_of_a_real_one(study: Path, tmp_path: Path) -> None:
     real, out = tmp_path / "real", tmp_path / "out"
     with pytest.raises(EinthovenError, match="simulated data"):
         run("rechart", str(study), str(out))
     shutil.copytree(study, real)
-    manifest = stage_manifest(real, "ingest")
-    manifest.write_text(manifest.read_text().replace('"data_kind": "simulated"', '"data_kind": "real"'))
+    change_manifest(real, "counts", data_kind="real")
     run("rechart", str(real), str(out))
     assert data_kind(out) == "semi-synthetic"
     assert read_manifest(stage_manifest(out, "ingest"))["counts"]["recordings"] > 0  # type: ignore[index]
@@ -232,7 +239,7 @@ def test_pairs_older_than_the_recordings_are_refused(study: Path, recipe: Path, 
     with pytest.raises(EinthovenError, match="Run `einthoven pair"):
         run("align", str(other), "--recipe", str(recipe), "--out", str(tmp_path / "model"))
     run("pair", str(other))
-    pipeline.ingest(load_recipe_with(subjects=40), None, other)
+    pipeline.ingest(load_recipe_with(subjects=40), None, other, replacing=True)
     for command in (
         ["align", str(other), "--out", str(tmp_path / "m")],
         ["evaluate", str(study / "model"), str(other), "--out", str(tmp_path / "r")],

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -46,6 +47,14 @@ def test_a_stage_that_dies_after_its_output_runs_again(tmp_path: Path) -> None:
     assert stage(tmp_path).fresh
 
 
+def test_what_a_killed_stage_left_is_cleared(tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_text("abc")
+    for name in (".out.txt.1.tmp", ".stage.json.1.tmp"):
+        (tmp_path / name).write_text("half")
+    assert stage(tmp_path).fresh
+    assert {path.name for path in tmp_path.iterdir()} == {"in.txt", "out.txt", "stage.json"}
+
+
 def test_atomic_leaves_the_old_file_when_the_block_fails(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("old")
@@ -87,3 +96,23 @@ def test_fingerprint_of_a_directory_sees_a_changed_file(tmp_path: Path) -> None:
     before = fingerprint(tmp_path)
     (tmp_path / "a").write_text("12")
     assert fingerprint(tmp_path) != before
+
+
+def test_a_large_file_is_read_again_only_if_its_size_or_time_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("einthoven.study.SMALL", 2)
+    monkeypatch.setattr("einthoven.study._KNOWN", {})  # as a new process begins
+    source = tmp_path / "in.txt"
+    source.write_text("abc")
+    assert stage(tmp_path).fresh
+    monkeypatch.setattr("einthoven.study._KNOWN", {})
+    before = source.stat()
+    source.write_text("xyz")
+    os.utime(source, ns=(before.st_atime_ns, before.st_mtime_ns))  # what only the hash could tell
+    assert not stage(tmp_path).fresh
+    os.utime(source, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    assert stage(tmp_path).fresh
+    monkeypatch.setattr("einthoven.study._KNOWN", {})
+    os.utime(source, ns=(before.st_atime_ns, before.st_mtime_ns + 2))  # another time, the same content
+    assert not stage(tmp_path).fresh

@@ -4,7 +4,7 @@ A step that is off draws no random number, so what the other steps draw does not
 leads stay missing: all zero, which is what the ECG encoder takes for "not recorded".
 """
 
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,8 @@ from einthoven.schema import LEADS
 from einthoven.waveforms.strips import Floats, lead_mask, mains_heard, millivolts
 
 Bools = npt.NDArray[np.bool_]
+Signals = npt.NDArray[np.int16]
+Block = TypeVar("Block", Floats, Signals)
 Generator = np.random.Generator
 
 
@@ -51,17 +53,15 @@ SUBSETS: Final = (LEADS[:6], ("I", "II"), ("I",), ("II",))
 """What devices with fewer electrodes record: the limb leads, two of them, a watch or patch (I), a monitor (II)."""
 
 
-def augment(
-    signal: Floats | npt.NDArray[np.int16], length: int, rate: int, options: Augmentation, generator: Generator
-) -> Floats:
-    """Recordings [n, 12, samples] at `rate` hertz, in mV or as the waveform store has them, -> one cropped, distorted
-    strip each, float32 [n, 12, length] in mV.
+def augment(signal: Block, length: int, rate: int, options: Augmentation, generator: Generator) -> Floats:
+    """Recordings [n, 12, samples] at `rate` hertz -> one cropped, distorted strip each in mV, float32 [n, 12, length].
 
-    A strip keeps at least one of the leads it had.
+    `signal` is in mV or, as the store has it, int16 microvolts: only what is kept of it is converted. A strip keeps at
+    least one of the leads it had.
     """
     cut = crop(signal, length, generator) if options.crop else middle(signal, length)
-    strip: Floats = millivolts(cut) if cut.dtype == np.int16 else cut
-    leads = np.asarray(strip.any(axis=-1))
+    strip = millivolts(cut.view(np.int16)) if cut.dtype == np.int16 else cut.astype(np.float32)
+    leads: Bools = np.any(strip, axis=-1)
     if options.scale:
         strip = scale(strip, options.scale, generator)
     if options.noise_mv:
@@ -76,21 +76,21 @@ def augment(
         leads = lead_subset(leads, options.lead_subset, generator)
     if options.lead_dropout:
         leads = lead_dropout(leads, options.lead_dropout, generator)
-    strip *= leads[:, :, None]
+    strip[~leads] = 0
     return strip
 
 
-def crop(signal: Any, length: int, generator: Generator) -> Any:
+def crop(signal: Block, length: int, generator: Generator) -> Block:
     """A window of `length` samples at a random place, another for each recording; a short one is padded with zeros."""
     return _windows(signal, length, generator.integers(0, max(signal.shape[-1] - length, 0) + 1, len(signal)))
 
 
-def middle(signal: Any, length: int) -> Any:
+def middle(signal: Block, length: int) -> Block:
     """The window of `length` samples in the middle."""
     return _windows(signal, length, np.full(len(signal), max(signal.shape[-1] - length, 0) // 2))
 
 
-def _windows(signal: Any, length: int, start: npt.NDArray[np.int64]) -> Any:
+def _windows(signal: Block, length: int, start: npt.NDArray[np.int64]) -> Block:
     if signal.shape[-1] < length:
         signal = np.pad(signal, ((0, 0), (0, 0), (0, length - signal.shape[-1])))
     return np.stack([signal[i, :, s : s + length] for i, s in enumerate(start)])
@@ -131,10 +131,10 @@ def _with_sinusoids(strip: Floats, hertz: Floats, rate: int, up_to: float, gener
     """`strip` and sinusoids of `hertz` [n, 1, 1], in each lead with a phase and an amplitude of its own."""
     phase = _uniform(generator, 0, 2 * np.pi, (*strip.shape[:2], 1))
     level = _uniform(generator, 0, up_to, (*strip.shape[:2], 1))
-    time = np.arange(strip.shape[-1], dtype=np.float32)
-    wave = np.asarray(2 * np.pi * hertz * time / rate + phase, np.float32)
-    np.sin(wave, out=wave)
-    wave *= level
+    angle = 2 * np.pi * hertz * np.arange(strip.shape[-1], dtype=np.float32) / rate
+    # sin(a + p) = sin(a) cos(p) + cos(a) sin(p): two sines for a strip in place of one for each lead
+    parts = np.concatenate([level * np.cos(phase), level * np.sin(phase)], axis=-1)
+    wave: Floats = parts @ np.concatenate([np.sin(angle), np.cos(angle)], axis=1)
     wave += strip
     return wave
 

@@ -2,6 +2,7 @@
 so a resumed run sees what an uninterrupted one would have seen."""
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -73,8 +74,8 @@ class Texts:
     """The distinct texts of the training pairs, as tokens; the last row is the empty text if any pair has none."""
 
     of_pair: Ints  # [n] row of `tokens`; -1: no text
-    tokens: Tensor  # int64 [texts, l]
-    mask: Tensor
+    tokens: Tensor  # [texts, l], of any type of integer
+    mask: Tensor  # [texts, l], 0 where padding
     mask_token: int
     content: Tensor  # bool [vocabulary]; False for special tokens, which are never dropped
     features: Tensor | None = None  # float32 [texts, c], of a frozen encoder
@@ -200,9 +201,9 @@ def _texts(
     texts: Texts, index: Ints, options: Augmentation, generator: np.random.Generator
 ) -> dict[str, Tensor | CodeBatch | None]:
     text = torch.from_numpy(texts.of_pair[index])
-    mask = texts.mask[text]
+    mask = texts.mask[text].long()
     mask = mask[:, : int(mask.sum(dim=1).max())]
-    tokens = whole = texts.tokens[text][:, : mask.shape[1]]
+    tokens = whole = texts.tokens[text][:, : mask.shape[1]].long()
     query = features = None
     if texts.features is not None:  # of whole texts: none is masked, and none a query
         features = texts.features[text]
@@ -256,10 +257,10 @@ def epoch_batches(
     epoch: int,
     rank: int = 0,
     world: int = 1,
-    ahead: bool = False,
+    ahead: int = 0,
 ) -> Iterator[Batch]:
-    """The batches of one epoch. With `ahead` a thread makes each while the one before it is trained on: right where
-    another device trains; on the processor's own cores the two would fight, at a loss of a tenth.
+    """The batches of one epoch. So many are made `ahead`, each by a thread, while those before are trained on: right
+    where another device trains; on the processor's own cores the two would fight, at a loss of a tenth.
 
     Of every batch each rank gets an equal share, with what a single process would have drawn for these rows; the
     remainder of a division by `world` is left out.
@@ -275,9 +276,10 @@ def epoch_batches(
     if not ahead:
         yield from map(made, range(len(hands)))
         return
-    with ThreadPoolExecutor(1) as thread:
-        coming = thread.submit(made, 0)
-        for i in range(1, len(hands)):
-            ready, coming = coming, thread.submit(made, i)
+    with ThreadPoolExecutor(ahead) as threads:
+        coming = deque(threads.submit(made, i) for i in range(min(ahead, len(hands))))
+        for i in range(len(hands)):
+            ready = coming.popleft()
+            if i + ahead < len(hands):
+                coming.append(threads.submit(made, i + ahead))
             yield ready.result()
-        yield coming.result()

@@ -2,34 +2,39 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
 from einthoven import pipeline
 from einthoven.cli_arguments import ModelPath, RecipePath, Settings, command_line, recipe_of
-from einthoven.config import Evaluation
 from einthoven.errors import EinthovenError
-from einthoven.study import Outcome, data_kind, lock, run_stage, stage_manifest
+from einthoven.progress import Progress, silent
 from einthoven.terminal import console, say, shown
+
+if TYPE_CHECKING:
+    from einthoven.config import Evaluation
+    from einthoven.study import Outcome
 
 
 def benchmark_stage(
     model: Path,
     studies: Sequence[Path],
     out: Path,
-    config: Evaluation,
+    config: "Evaluation",
     *,
     split: str = "validation",
     merl: Path | None = None,
     prompts: Path | None = None,
     command: str = "",
-    progress: Callable[[int, int, str], None] = pipeline.silent,
-) -> Outcome:
+    progress: Progress = silent,
+) -> "Outcome":
     """Model, studies and MERL's tables, or the studies' own statements -> `benchmark.json` in `out`."""
+    from einthoven.study import data_kind, lock, run_stage, stage_manifest
+
     pipeline.check_split(split)
     if len(set(map(Path.resolve, studies))) < len(studies):
         raise EinthovenError("benchmark: a study is named twice.")
@@ -39,7 +44,7 @@ def benchmark_stage(
         raise EinthovenError(f"--merl {merl}: no such directory; give a copy of MERL's finetune/data_split.")
     if prompts is not None and (merl is None or not prompts.is_file()):
         raise EinthovenError(f"--prompts {prompts}: expected MERL's file of prompts, beside --merl.")
-    inputs = {name: model / name for name in pipeline.TRAINED_FILES[:4] if (model / name).exists()}
+    inputs = pipeline.model_inputs(model, pipeline.TRAINED_FILES[:4])
     inputs |= {f"study {i}": stage_manifest(study, "ingest") for i, study in enumerate(studies)}
     inputs |= {name: path for name, path in (("merl", merl), ("prompts", prompts)) if path is not None}
 

@@ -22,10 +22,10 @@ from einthoven.encoders.ecg import ResNet1d
 from einthoven.errors import EinthovenError
 from einthoven.evaluation.targets import CLASSES, REGRESSION
 from einthoven.model import STRIPS
-from einthoven.study import atomic, refuse_foreign
+from einthoven.study import atomic, refuse_altered, refuse_foreign
 from einthoven.waveforms.store import Store
 from einthoven.waveforms.strips import Floats, from_millivolts, from_store, several
-from einthoven.weights import load_weights, save_weights
+from einthoven.weights import load_weights, refuse_oversize, save_weights
 
 FORMAT: Final = 1
 """Version of the directory; one of another version is refused."""
@@ -138,7 +138,9 @@ def load_classifier(directory: Path | str, device: str | torch.device | None = N
     Strict: a missing, unknown or misshapen part is an error. Needs no network.
     """
     path = Path(directory)
+    refuse_altered(path)
     values = _read_config(path)
+    refuse_oversize([values["ecg"], values["head"]], path)
     ecg = from_dict(EcgEncoder, values["ecg"], f"{path}/config.json: ecg")
     head = from_dict(Head, values["head"], f"{path}/config.json: head")
     classifier = Classifier(ecg, head, values["card"])
@@ -151,7 +153,7 @@ def _read_config(path: Path) -> dict[str, Any]:
         values = json.loads((path / "config.json").read_text(encoding="utf-8"))
     except OSError:
         raise EinthovenError(f"{path}: no config.json, so no classifier. `einthoven finetune` makes one.") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise EinthovenError(f"{path}/config.json is not JSON: {error}") from None
     if not isinstance(values, dict) or values.get("kind") != KIND:
         raise EinthovenError(f"{path} holds no classifier. `einthoven finetune` makes one of a model and labels.")

@@ -5,19 +5,19 @@ import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from einthoven import benchmarking, cli_search, finetuning, labelling, pipeline
-from einthoven.cli_arguments import ModelPath, RecipePath, Settings, StudyPath, command_line, recipe_of
+from einthoven import benchmarking, cli_search, labelling, pipeline
+from einthoven.cli_arguments import ModelPath, RecipePath, Replacing, Settings, StudyPath, command_line, recipe_of
 from einthoven.cli_compare import compare
 from einthoven.cli_evaluate import calibrate, evaluate, outliers, run_evaluation
-from einthoven.config import Recipe, load_recipe
-from einthoven.errors import EinthovenError
-from einthoven.pipeline.stage import follows, several
+from einthoven.errors import EinthovenError, told
+from einthoven.processes import follows, several
 from einthoven.serve.command import serve
+from einthoven.sources import SOURCES
 from einthoven.terminal import (
     console,
     print_card,
@@ -25,6 +25,9 @@ from einthoven.terminal import (
     say,
     shown,
 )
+
+if TYPE_CHECKING:
+    from einthoven.config import Recipe
 
 app = typer.Typer(
     add_completion=False,
@@ -49,11 +52,12 @@ def one_process(context: typer.Context) -> None:
 
 @app.command()
 def ingest(
-    source: Annotated[str, typer.Argument(help=f"one of: {', '.join(pipeline.SOURCES)}")],
+    source: Annotated[str, typer.Argument(help=f"one of: {', '.join(SOURCES)}")],
     paths: Annotated[list[str], typer.Argument(help="SRC STUDY (for `simulated` only STUDY)")],
     recipe: RecipePath = None,
     sampling_rate: Annotated[int | None, typer.Option(help="hertz of the study; without it the source's best")] = None,
     settings: Settings = None,
+    replacing: Replacing = False,
 ) -> None:
     """Read a source into a new study: recordings, events, notes, waveforms; exclusions with their reasons."""
     wanted = 1 if source == "simulated" else 2
@@ -64,7 +68,7 @@ def ingest(
     if sampling_rate is not None:
         config = replace(config, sampling_rate=sampling_rate)
     with shown("ingest") as progress:
-        outcome = pipeline.ingest(config, paths[0] if wanted == 2 else None, Path(paths[-1]), progress)
+        outcome = pipeline.ingest(config, paths[0] if wanted == 2 else None, Path(paths[-1]), progress, replacing)
     say("ingest", outcome)
 
 
@@ -201,7 +205,8 @@ def finetune(
     settings: Settings = None,
 ) -> None:
     """Train a model's ECG encoder and a linear head for labels: classes or numbers. A killed run goes on."""
-    from einthoven.evaluation.targets import Asked  # with a reader of tables, slow to import
+    from einthoven import finetuning
+    from einthoven.evaluation.targets import Asked
 
     asked = Asked(labels=labels, task=task, fraction=fraction, subset=subset, random_init=random_init, split=split)
     options, command = recipe_of(recipe, settings), command_line(sys.argv[1:])
@@ -246,16 +251,17 @@ def run(
     source: Annotated[str | None, typer.Option("--source", help="the published files")] = None,
     split: Annotated[str, typer.Option(help="the split to evaluate")] = "validation",
     settings: Settings = None,
+    replacing: Replacing = False,
 ) -> None:
     """All stages of a recipe: ingest, pair, align, embed, evaluate, into STUDY/model and STUDY/report."""
     options = recipe_of(recipe, settings)
-    run_all(options, source, study, split, command_line(sys.argv[1:]))
+    run_all(options, source, study, split, command_line(sys.argv[1:]), replacing)
 
 
-def run_all(options: Recipe, source: str | None, study: Path, split: str, command: str) -> None:
+def run_all(options: "Recipe", source: str | None, study: Path, split: str, command: str, replacing: bool) -> None:
     pipeline.check_split(split)
     with shown("ingest") as progress:
-        say("ingest", pipeline.ingest(options.source, source, study, progress))
+        say("ingest", pipeline.ingest(options.source, source, study, progress, replacing))
     with shown("pair") as progress:
         say("pair", pipeline.pair(options, study, progress))
     with shown("align") as progress:
@@ -270,14 +276,17 @@ DEMO_QUERIES = ("atrial fibrillation", "left bundle branch block", "inferior inf
 def demo(
     out: Annotated[Path, typer.Option("--out", help="directory to write")] = Path("demo"),
     recipe: Annotated[Path | None, typer.Option(help="another recipe than the built-in one")] = None,
+    replacing: Replacing = False,
 ) -> None:
     """Simulate a cohort, pair, train, evaluate and answer three queries. Everything in it is simulated."""
     from importlib.resources import as_file, files
 
+    from einthoven.config import load_recipe
+
     with as_file(files("einthoven") / "demo.toml") as built_in:
         options = load_recipe(recipe or built_in)
     console.print("einthoven demo: ECGs and charts are simulated; no figure below says anything about real patients.")
-    run_all(options, None, out, "test", command_line(sys.argv[1:]))
+    run_all(options, None, out, "test", command_line(sys.argv[1:]), replacing)
     for query in DEMO_QUERIES:
         cli_search.search(out / "model", out, query, top=3, split="test")
     console.print(f"report: {out / 'report' / 'report.html'}")
@@ -288,15 +297,15 @@ app.command()(serve)
 
 
 def main() -> None:
-    """Entry point: a user's mistake is one line on stderr and exit status 2, never a traceback."""
+    """Entry point: a user's mistake, or a full disk, is one line on stderr and exit status 2, never a traceback."""
     quiet()
     try:
         app()
-    except EinthovenError as error:
-        Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(f"einthoven: {error}")
-        sys.exit(2)
-    except OSError as error:
-        Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(f"einthoven: {error}")
+    except Exception as error:
+        said = told(error)
+        if said is None:
+            raise
+        Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(f"einthoven: {said}")
         sys.exit(2)
 
 

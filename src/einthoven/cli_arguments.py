@@ -3,11 +3,12 @@
 import re
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from einthoven.config import Recipe, load_recipe
+if TYPE_CHECKING:
+    from einthoven.config import Recipe
 
 StudyPath = Annotated[Path, typer.Argument(help="the study directory")]
 ModelPath = Annotated[Path, typer.Argument(help="the model directory")]
@@ -17,8 +18,12 @@ Settings = Annotated[
     typer.Option("--set", help="a setting over the recipe's, e.g. pairing.codes_after=0; may be repeated"),
 ]
 
+Replacing = Annotated[bool, typer.Option("--replace", help="in place of a study that was made with other settings")]
 
-def recipe_of(path: Path | None, settings: list[str] | None = None) -> Recipe:
+
+def recipe_of(path: Path | None, settings: list[str] | None = None) -> "Recipe":
+    from einthoven.config import load_recipe
+
     return load_recipe(path, settings or ())
 
 

@@ -8,7 +8,6 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from einthoven.study import lock
 from einthoven.terminal import console
 
 
@@ -19,6 +18,7 @@ def compare(
 ) -> None:
     """Set models side by side that were evaluated on the same recordings, with paired intervals of the differences."""
     from einthoven.evaluation.comparison import compare_reports, write_comparison
+    from einthoven.study import lock
 
     command = ["einthoven", "compare", *map(str, reports), "--out", str(out), *(["--separate"] if separate else [])]
     comparison = compare_reports(reports, shlex.join(command), separate)

@@ -3,14 +3,16 @@
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from einthoven import pipeline
 from einthoven.cli_arguments import ModelPath, RecipePath, Settings, StudyPath, command_line, recipe_of
-from einthoven.config import Recipe
 from einthoven.terminal import print_outliers, print_report, say, shown
+
+if TYPE_CHECKING:
+    from einthoven.config import Recipe
 
 
 def evaluate(
@@ -28,7 +30,7 @@ def evaluate(
     run_evaluation(model, study, split, out, recipe_of(recipe, settings), shlex.join(command))
 
 
-def run_evaluation(model: Path, study: Path, split: str, out: Path, recipe: Recipe, command: str) -> None:
+def run_evaluation(model: Path, study: Path, split: str, out: Path, recipe: "Recipe", command: str) -> None:
     with shown("evaluate") as progress:
         outcome = pipeline.evaluate(model, study, split, out, recipe.evaluation, command, progress)
     say("evaluate", outcome)
@@ -41,6 +43,10 @@ def outliers(
     out: Annotated[Path, typer.Option("--out", help="directory for outliers.json and outliers.html")],
     split: Annotated[str, typer.Option(help="the split that is usual: train, validation or test")] = "validation",
     other: Annotated[list[Path] | None, typer.Option(help="a study of outliers; may be repeated")] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(help="a classifier (`einthoven finetune`) whose encoder is measured beside the model's"),
+    ] = None,
     recipe: RecipePath = None,
     settings: Settings = None,
 ) -> None:
@@ -48,7 +54,7 @@ def outliers(
     command = command_line(sys.argv[1:])
     with shown("outliers") as progress:
         options = recipe_of(recipe, settings).evaluation
-        outcome = pipeline.outliers(model, study, split, other or (), out, options, command, progress)
+        outcome = pipeline.outliers(model, study, split, other or (), out, options, command, progress, against)
     say("outliers", outcome)
     print_outliers(out)
 

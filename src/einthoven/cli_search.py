@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from einthoven import indexing
 from einthoven.cli_arguments import ModelPath, StudyPath
 from einthoven.errors import EinthovenError
 from einthoven.terminal import print_hits, say, shown
@@ -32,6 +31,8 @@ def index(
     ] = None,
 ) -> None:
     """Make the index of a study, which `search` and `serve` ask; they make an exact one where there is none."""
+    from einthoven import indexing  # slow to import, as all below
+
     with shown("index") as progress:
         outcome = indexing.index(model, study, backend, progress)
     say("index", outcome)
@@ -43,6 +44,8 @@ def forget(
     subject: Annotated[list[int], typer.Option("--subject", help="the id of a patient; may be repeated")],
 ) -> None:
     """Take a patient out of the index for good; the study's own tables stay as they are."""
+    from einthoven import indexing
+
     say("forget", indexing.forget(model, study, subject))
 
 
@@ -67,6 +70,7 @@ def search(
     as_json: Annotated[bool, typer.Option("--json", help="for programs")] = False,
 ) -> None:
     """Find the recordings that fit words, codes or another ECG best."""
+    from einthoven import indexing
     from einthoven.pipeline import check_split
     from einthoven.search.archive import Query
     from einthoven.search.filters import Clause, parse

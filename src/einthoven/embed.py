@@ -54,6 +54,7 @@ class Rows:
 
     vectors: Floats  # unit length [n, d]: where text is or, without text, where codes are
     features: Floats  # [n, c]
+    early: Floats  # [n, e], what the first layers say of the signal
     fine: Floats | None  # unit length [n, d]: where codes are; None for a model without codes
 
 
@@ -69,20 +70,20 @@ def embed_rows(
     absent = ~lead_mask(leads)
     rate, length = model.ecg_config.sampling_rate, model.strip_samples
     model.eval()
-    parts: list[list[Floats]] = [[], [], []]
+    parts: list[list[Floats]] = [[], [], [], []]
     for start in range(0, len(rows), batch):
         strips = from_store(store.read(rows[start : start + batch]), store.sampling_rate, rate, length, STRIPS)
         strips[:, :, absent] = 0
         seen = model.encode_strips(torch.from_numpy(strips))
-        for part, found in zip(parts, (seen.vectors(), seen.features, seen.fine), strict=True):
+        for part, found in zip(parts, (seen.vectors(), seen.features, seen.early, seen.fine), strict=True):
             if found is not None:
                 part.append(found.float().cpu().numpy())
         progress(min(start + batch, len(rows)), len(rows))
-    dims = (model.space_config.dim, model.ecg.dim, model.space_config.dim)
-    vectors, features, fine = (
+    dims = (model.space_config.dim, model.ecg.dim, model.ecg.early_dim, model.space_config.dim)
+    vectors, features, early, fine = (
         np.concatenate(part) if part else np.empty((0, dim), np.float32) for part, dim in zip(parts, dims, strict=True)
     )
-    return Rows(vectors, features, None if model.codes is None else fine)
+    return Rows(vectors, features, early, None if model.codes is None else fine)
 
 
 def embed(
@@ -102,7 +103,11 @@ def embed(
             told = lambda done, _, first=first: progress(first + done, len(kept))  # noqa: E731
             found = embed_rows(model, store, rows["row"].to_numpy(), told)
             columns = {name: rows[name] for name in ("recording_id", "subject_id", "split")}
-            columns |= {"embedding": lists(found.vectors), "features": lists(found.features)}
+            columns |= {
+                "embedding": lists(found.vectors),
+                "features": lists(found.features),
+                "early": lists(found.early),
+            }
             kind = schema.EMBEDDINGS.columns.field("fine").type
             columns["fine"] = pa.nulls(len(rows), kind) if found.fine is None else lists(found.fine)
             write_table(parts[number], study, pa.table(columns))

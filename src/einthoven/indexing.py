@@ -15,7 +15,7 @@ from einthoven.study import (
     Outcome,
     completed,
     lock,
-    read_manifest,
+    read_object,
     read_table,
     remove,
     run_stage,
@@ -168,12 +168,12 @@ def shown_as(backend: str) -> str:
 
 def backend_of(place: Path) -> str:
     """The backend of the index that is there or was begun, else the exact one."""
-    return str((read_manifest(place / KEPT) or {}).get("backend", EXACT))
+    return str((read_object(place / KEPT) or {}).get("backend", EXACT))
 
 
 def _name(place: Path) -> str:
     """Of a study's index where several may lie, at a URI or on a server; drawn once."""
-    kept = read_manifest(place / KEPT) or {}
+    kept = read_object(place / KEPT) or {}
     if "name" not in kept:
         kept["name"] = f"einthoven-{secrets.token_hex(8)}"
         write_json(place / KEPT, kept)
@@ -247,9 +247,10 @@ def _forgotten(study: Path) -> Mapping[str, Any] | None:
         return None
     try:
         noted = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(noted, dict) and isinstance(noted["salt"], str) and isinstance(noted["patients"], list):
-            return noted
-    except (ValueError, KeyError):
+        shaped = isinstance(noted, dict) and isinstance(noted["salt"], str) and isinstance(noted["patients"], list)
+        if shaped and all(isinstance(one, str) for one in noted["patients"]):
+            return dict(noted)
+    except (ValueError, KeyError, RecursionError):
         pass
     raise EinthovenError(f"{path} is damaged: restore it from a copy, or forget its patients again after deleting it.")
 

@@ -2,9 +2,8 @@
 
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -12,10 +11,13 @@ from rich.table import Table
 
 from einthoven import pipeline
 from einthoven.cli_arguments import ModelPath, RecipePath, Settings, StudyPath, command_line, recipe_of
-from einthoven.config import Evaluation
 from einthoven.errors import EinthovenError
-from einthoven.study import Outcome, data_kind, lock, run_stage, stage_manifest
+from einthoven.progress import Progress, silent
 from einthoven.terminal import brief, console, say, shown
+
+if TYPE_CHECKING:
+    from einthoven.config import Evaluation
+    from einthoven.study import Outcome
 
 
 def labels(
@@ -29,6 +31,7 @@ def labels(
 ) -> None:
     """Label recordings by what their patients' records say later: `finetune` and `probe` take the file."""
     from einthoven.evaluation import prognosis
+    from einthoven.study import data_kind
 
     if out.suffix not in (".csv", ".parquet"):
         raise EinthovenError(f"--out {out}: expected a file named .csv or .parquet.")
@@ -49,13 +52,14 @@ def probe_stage(
     study: Path,
     given: str,
     out: Path,
-    config: Evaluation,
+    config: "Evaluation",
     split: str = "validation",
     command: str = "",
-    progress: Callable[[int, int, str], None] = pipeline.silent,
-) -> Outcome:
+    progress: Progress = silent,
+) -> "Outcome":
     """Model, waveforms and labels -> `probe.json` in `out`."""
     from einthoven.evaluation.targets import Asked, file_of
+    from einthoven.study import data_kind, lock, run_stage, stage_manifest
 
     data_kind(study)
     Asked(labels=given, split=split)  # refuses the train split

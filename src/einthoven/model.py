@@ -68,6 +68,7 @@ class Embedded:
     coarse: Tensor | None  # unit vectors [n, d], where text is
     fine: Tensor | None  # unit vectors [n, d], where codes are
     features: Tensor  # [n, c], the encoder's, before any head
+    early: Tensor  # [n, e], what the first layers say of the signal (ResNet1d.with_early)
 
     def vectors(self, space: str | None = None) -> Tensor:
         """Unit vectors in a space, "coarse" or "fine"; by default coarse if there is one."""
@@ -122,12 +123,7 @@ class Model(nn.Module):
 
     @classmethod
     def create(
-        cls,
-        ecg: EcgEncoder,
-        text: TextEncoder,
-        space: Space,
-        texts: Sequence[str] = (),
-        codes: CodePart | None = None,
+        cls, ecg: EcgEncoder, text: TextEncoder, space: Space, texts: Sequence[str] = (), codes: CodePart | None = None
     ) -> "Model":
         """A model of the modalities of `space`, with new weights; without `text.pretrained` the tokenizer is trained on
         `texts`."""
@@ -188,13 +184,13 @@ class Model(nn.Module):
     def encode_strips(self, strips: Tensor) -> "Embedded":
         """Recordings as [n, s, 12, t] strips in mV -> their embeddings, means over strips."""
         n, s = strips.shape[:2]
-        features = self.ecg(strips.flatten(0, 1).to(self.device))
+        features, early = self.ecg.with_early(strips.flatten(0, 1).to(self.device))
         views = self.spaces(features)
         coarse, fine = (
             None if view is None else nn.functional.normalize(view.view(n, s, -1).mean(dim=1), dim=-1)
             for view in (views.ecg_coarse, views.ecg_fine)
         )
-        return Embedded(coarse, fine, features.view(n, s, -1).mean(dim=1))
+        return Embedded(coarse, fine, features.view(n, s, -1).mean(dim=1), early.view(n, s, -1).mean(dim=1))
 
     def encode_ecg(
         self,

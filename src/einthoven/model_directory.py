@@ -11,8 +11,9 @@ from einthoven.encoders.text import TextPart, text_body
 from einthoven.errors import EinthovenError
 from einthoven.hub import directory_of
 from einthoven.model import FORMAT, CodePart, Model, rebuilt
+from einthoven.study import refuse_altered
 from einthoven.vocabulary import vocabulary as vocabularies
-from einthoven.weights import load_weights
+from einthoven.weights import load_weights, misfit, refuse_oversize
 
 
 def load(directory: Path | str, device: str | torch.device | None = None, *, local_files_only: bool = False) -> Model:
@@ -28,14 +29,19 @@ def load(directory: Path | str, device: str | torch.device | None = None, *, loc
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     path = directory_of(directory, local_files_only)
+    refuse_altered(path)
     values = read_config(path)
+    refuse_oversize([values[part] for part in ("ecg", "space", "text", "codes")], path)
     ecg = from_dict(EcgEncoder, values["ecg"], f"{path}/config.json: ecg")
     space = from_dict(Space, values["space"], f"{path}/config.json: space")
     text = None if values["text"] is None else _saved_text(values["text"], path)
     codes = None
     if values["codes"] is not None:
         codes = _saved_codes(values["codes"], path)
-    model = Model(ecg, space, text, codes, values["card"])
+    try:
+        model = Model(ecg, space, text, codes, values["card"])
+    except (RuntimeError, TypeError, ValueError) as error:  # sizes that torch or the spaces cannot be
+        raise misfit(path, error) from None
     load_weights(model, path, "model directory")
     model.directory = path
     return model.to(device).eval()
@@ -52,8 +58,8 @@ def _saved_text(values: dict[str, Any], path: Path) -> TextPart:
     except Exception as error:  # the tokenizers library raises nothing more precise
         raise EinthovenError(f"{tokenizer_path} is not a readable tokenizer: {type(error).__name__}.") from None
     config = from_dict(TextEncoder, values.get("encoder"), f"{path}/config.json: text")
-    body = text_body(_body_config(values.get("body"), path))
-    size: int = body.config.vocab_size  # type: ignore[union-attr, assignment]
+    body = _body(values.get("body"), path)
+    size: int = body.config.vocab_size
     if len(tokenizer) != size and config.pretrained is None:
         raise EinthovenError(
             f"{path}: the tokenizer has {len(tokenizer)} entries, the text encoder {size}. "
@@ -68,7 +74,9 @@ def _saved_codes(values: Any, path: Path) -> CodePart:
     vocabulary = vocabularies.load(path / vocabularies.FILE, values["vocabulary"])
     try:
         return CodePart(rebuilt(values, f"{path}/config.json: codes"), vocabulary)
-    except (TypeError, ValueError, KeyError) as error:
+    except EinthovenError:
+        raise
+    except Exception as error:  # a wrong value makes transformers raise anything
         raise EinthovenError(f"{path}/config.json: codes: body is no known encoder: {type(error).__name__}") from None
 
 
@@ -80,7 +88,7 @@ def read_config(path: Path) -> dict[str, Any]:
         raise EinthovenError(
             f"{path}: no config.json, so not a model directory. `einthoven align` makes one."
         ) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise EinthovenError(f"{path}/config.json is not JSON: {error}") from None
     known = {"ecg", "text", "codes", "space", "card", "format"}
     if not isinstance(values, dict) or set(values) != known:
@@ -90,10 +98,10 @@ def read_config(path: Path) -> dict[str, Any]:
     return values
 
 
-def _body_config(values: Any, path: Path) -> Any:
+def _body(values: Any, path: Path) -> Any:
     from transformers import AutoConfig
 
     try:
-        return AutoConfig.for_model(**values)
-    except (TypeError, ValueError, KeyError) as error:
-        raise EinthovenError(f"{path}/config.json: text: body is no known encoder: {error}") from None
+        return text_body(AutoConfig.for_model(**values))
+    except Exception as error:  # as of codes
+        raise EinthovenError(f"{path}/config.json: text: body is no known encoder: {type(error).__name__}.") from None

@@ -188,6 +188,7 @@ EMBEDDINGS = Table(
                 "embedding", pa.list_(pa.float32())
             ),  # unit length, where text is or, without text, where codes are
             pa.field("features", pa.list_(pa.float32())),  # the encoder's pooled features, before the head
+            pa.field("early", pa.list_(pa.float32())),  # mean and deviation of the first layers, for outlier detectors
             pa.field("fine", pa.list_(pa.float32())),  # unit length, where codes are; null: a model without codes
         ]
     ),
@@ -259,7 +260,9 @@ DIGEST: Final = hashlib.sha256(
 
 WAVEFORMS: Final = "waveforms"
 """Directory of the waveform store: `store.json` (sampling_rate, samples, shard_rows, rows) and `00000.npy` …,
-each int16 microvolts [rows, 12, samples]; row r of the study is row r % shard_rows of shard r // shard_rows."""
+each int16 microvolts [rows, 12, samples]; row r of the study is row r % shard_rows of shard r // shard_rows. Beside
+them `rows.crc32`: a CRC-32 for each row. Or a `store.json` alone, which names the `url` of such a directory
+(waveforms/remote.py)."""
 
 MEDS_METADATA: Final = "meds_metadata"
 """Directory of what a MEDS dataset says of itself, `dataset.json` and `subject_splits.parquet`, kept for the export.

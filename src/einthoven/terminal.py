@@ -14,11 +14,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from einthoven import schema
-from einthoven.study import Outcome
-
 if TYPE_CHECKING:
     from einthoven.search.archive import Answer
+    from einthoven.study import Outcome
 
 # of several processes only the first speaks; a log has room for a table
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 140, quiet=os.environ.get("RANK", "0") != "0")
@@ -68,7 +66,7 @@ def plain_progress(title: str, every: float = 10.0) -> Callable[[int, int, str],
     return line
 
 
-def say(stage: str, outcome: Outcome) -> None:
+def say(stage: str, outcome: "Outcome") -> None:
     """One line of what a stage did, without the long parts of its counts."""
     if not outcome.fresh:
         console.print(f"{stage}: unchanged, nothing to do")
@@ -103,6 +101,8 @@ def print_hits(answer: "Answer", query: str, kind: str) -> None:
 
 def print_card(card: dict[str, Any]) -> None:
     """Counts by split, what was excluded, the rules, and every finding."""
+    from einthoven import schema
+
     table = Table(title=f"{card['data_kind']} data", title_justify="left")
     table.add_column("count")
     for split in (*schema.SPLITS, "all"):

@@ -1,9 +1,11 @@
 """The weights of a module in a directory of ours, `model.safetensors`: no pickle, and read strictly."""
 
+from math import prod
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -26,6 +28,29 @@ def load_weights(module: nn.Module, directory: Path, called: str = "directory") 
         raise EinthovenError(f"{directory}/{FILE} is missing: the {called} is incomplete.") from None
     except (RuntimeError, SafetensorError) as error:
         raise misfit(directory, error) from None
+
+
+def refuse_oversize(described: Any, directory: Path) -> None:
+    """EinthovenError where a configuration describes more than the weights beside it can be, before it is built.
+
+    A number of layers above that of tensors, or any size above that of all weights, is not of this file; building it
+    would take all memory, or for ever.
+    """
+    try:
+        with safe_open(directory / FILE, framework="pt") as file:
+            shapes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118
+    except (OSError, SafetensorError):
+        return  # `load_weights` tells it
+    _refuse(described, "", len(shapes), max(sum(map(prod, shapes)), 1 << 16), directory)
+
+
+def _refuse(described: Any, name: str, tensors: int, weights: int, directory: Path) -> None:
+    most = tensors if "layers" in name or "blocks" in name else weights
+    if isinstance(described, int) and not -most <= described <= most:
+        raise misfit(directory, ValueError(f"{name} is more than the weights are"))
+    parts: list[tuple[Any, Any]] = list(described.items()) if isinstance(described, dict) else []
+    for key, part in [(name, part) for part in described] if isinstance(described, list) else parts:
+        _refuse(part, str(key), tensors, weights, directory)
 
 
 def holds_weights(module: nn.Module, directory: Path) -> bool:

@@ -21,7 +21,8 @@ def train_word_piece(texts: Iterable[str], vocabulary: int) -> Any:
     draft = _word_piece({})
     # The trainer numbers the inner pieces ("##a") in the order of a hash map that differs from run to run, and breaks
     # ties by those numbers. Naming them beforehand, as if they were special, fixes the numbers.
-    letters = sorted({letter for text in texts for letter in draft.normalizer.normalize_str(text)})
+    written = set().union(*texts)  # each letter is normalised by itself
+    letters = sorted({letter for raw in written for letter in draft.normalizer.normalize_str(raw)})
     inner = [f"##{letter}" for letter in letters if not letter.isspace()]
     trainer = trainers.WordPieceTrainer(vocab_size=vocabulary, special_tokens=[*SPECIAL, *inner], show_progress=False)
     draft.train_from_iterator(texts, trainer)

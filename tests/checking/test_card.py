@@ -14,7 +14,7 @@ from einthoven.checking.card import TOP_CODES
 from einthoven.config import Pairing, Recipe
 from einthoven.disclosure import HIDDEN, SMALL, SMALL_CELL
 from einthoven.errors import EinthovenError
-from einthoven.study import read_manifest, stage_manifest, write_json
+from einthoven.study import read_manifest, stage_manifest, write_json, write_manifest
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +108,9 @@ def pair_manifest(study: Path, config=None, counts=None) -> None:
     path = stage_manifest(study, "pair")
     manifest = read_manifest(path)
     assert manifest is not None
-    write_json(path, manifest | {"config": manifest["config"] | (config or {}), "counts": counts or manifest["counts"]})
+    write_manifest(
+        path, manifest | {"config": manifest["config"] | (config or {}), "counts": counts or manifest["counts"]}
+    )
 
 
 def test_means_of_few_tell_no_count(study: Path, tmp_path: Path) -> None:

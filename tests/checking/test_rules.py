@@ -6,7 +6,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -14,7 +13,8 @@ from tests.checking.conftest import EMBEDDED, Rows, rows_of, settle, write_freel
 
 from einthoven import schema
 from einthoven.checking.findings import HELD, NOT_CHECKED, RULES, Verdict
-from einthoven.study import read_manifest, stage_manifest, write_json
+from einthoven.study import read_manifest, stage_manifest, write_manifest
+from einthoven.waveforms.store import Store, StoreWriter
 
 Judge = Callable[[Path], dict[str, Verdict]]
 KEYED = (schema.RECORDINGS, schema.PAIRS, EMBEDDED)
@@ -54,9 +54,18 @@ def strangers(study: Path, same_split: bool) -> tuple[dict[str, Any], dict[str, 
 
 
 def overwrite_signal(study: Path, row: int, by: int) -> None:
-    shard = np.load(study / schema.WAVEFORMS / "00000.npy", mmap_mode="r+")
-    shard[row] = shard[by]
-    shard.flush()
+    store = Store.open(study)
+    signals = store.read(range(store.rows))
+    signals[row] = signals[by]
+    with StoreWriter(study, store.sampling_rate, store.samples, store.rows, store.shard_rows) as writer:
+        writer.write(0, signals)
+
+
+def flipped_bit(study: Path) -> None:
+    with (study / schema.WAVEFORMS / "00000.npy").open("r+b") as shard:
+        (old,) = shard.seek(1000) and shard.read(1)
+        shard.seek(1000)
+        shard.write(bytes([old ^ 16]))
 
 
 def split_a_patient(study: Path) -> None:
@@ -200,7 +209,7 @@ def settings(**changes: Any) -> Callable[[Path], None]:
         path = stage_manifest(study, "pair")
         manifest = read_manifest(path)
         assert manifest is not None
-        write_json(path, {**manifest, "config": manifest["config"] | changes})
+        write_manifest(path, {**manifest, "config": manifest["config"] | changes})
 
     return spoil
 
@@ -219,6 +228,7 @@ BROKEN: list[tuple[str, str, str, Callable[[Path], None]]] = [
     ("columns", "pairs.parquet", "", gone(schema.PAIRS)),
     ("columns", "waveforms/store.json", "", damage("waveforms/00000.npy", 0.9)),
     ("columns", "waveforms/store.json", "", damage("waveforms/store.json", 0.5)),
+    ("columns", "waveforms/store.json", "", flipped_bit),
     ("columns", "recordings.parquet", "row", no_store),
     ("empty-cells", "notes.parquet", "text", cell(schema.NOTES, 3, text=None)),
     ("empty-cells", "entities.parquet", "negated", cell(schema.ENTITIES, 0, negated=None)),
@@ -328,7 +338,9 @@ def test_a_table_changed_after_what_was_made_of_it_is_told(study: Path, judge: J
     change(schema.NOTES, study, 0, text="another text")
     verdicts = judge(study)
     assert [name for name, verdict in verdicts.items() if verdict.findings] == ["stale"]
-    assert {finding.file for finding in verdicts["stale"].findings} == {"entities.parquet", "pairs.parquet"}
+    expected = {finding.file: finding.expected for finding in verdicts["stale"].findings}
+    assert set(expected) == {"entities.parquet", "pairs.parquet", "notes.parquet"}
+    assert expected["notes.parquet"] == "as its stage wrote it"
 
 
 def test_embeddings_of_an_earlier_ingest_and_an_interrupted_stage_are_warnings(study: Path, judge: Judge) -> None:

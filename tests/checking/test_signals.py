@@ -13,7 +13,7 @@ from einthoven import pipeline, schema
 from einthoven.checking.findings import Verdict
 from einthoven.checking.signals import read_signals
 from einthoven.config import Source
-from einthoven.study import stage_manifest, write_json, write_table
+from einthoven.study import fingerprint, stage_manifest, write_json, write_table
 from einthoven.waveforms.loading import Loaded, load_records, wfdb_reader
 from einthoven.waveforms.store import StoreWriter
 
@@ -31,7 +31,8 @@ def write_recordings(study: Path, loaded: list[Loaded], splits: list[str]) -> No
         for i, (one, split) in enumerate(zip(loaded, splits, strict=True))
     ]
     write_table(schema.RECORDINGS, study, pa.Table.from_pylist(rows, schema=schema.RECORDINGS.columns))
-    made = {"inputs": {}, "outputs": {schema.RECORDINGS.path: "x"}, "counts": {"data_kind": schema.REAL}}
+    outputs = {schema.RECORDINGS.path: fingerprint(schema.RECORDINGS.at(study))}
+    made = {"inputs": {}, "outputs": outputs, "counts": {"data_kind": schema.REAL}}
     write_json(stage_manifest(study, "ingest"), made)
 
 

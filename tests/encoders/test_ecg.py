@@ -127,3 +127,28 @@ def test_the_map_has_one_step_per_stride_of_the_strip(samples: int, blocks: tupl
     model = ResNet1d(EcgEncoder(width=8, blocks=blocks)).eval()
     with torch.inference_mode():
         assert model.map(strips(1, samples)).shape[-1] == -(-samples // model.stride)
+
+
+@pytest.mark.parametrize("blocks", [(1,), (2, 1), (1, 1, 1, 1)])
+@pytest.mark.parametrize("bottleneck", [False, True])
+def test_what_the_first_layers_say_is_mean_and_deviation_of_their_maps(blocks: tuple[int, ...], bottleneck: bool):
+    encoder = ResNet1d(EcgEncoder(width=8, blocks=blocks, bottleneck=bottleneck)).eval()
+    strips = torch.randn(3, 12, 300)
+    seen: list[torch.Tensor] = []
+    ends = [sum(blocks[: i + 1]) - 1 for i in range(len(blocks))][:2]
+    for module in (encoder.stem, *(encoder.body[i] for i in ends)):
+        module.register_forward_hook(lambda _, given, found: seen.append(found))
+    with torch.no_grad():
+        features, early = encoder.with_early(strips)
+        maps = list(seen)
+        assert torch.equal(features, encoder(strips)) and early.shape == (3, encoder.early_dim)
+    expected = [
+        [
+            value
+            for one in maps
+            for told in (one[i].mean(dim=1), one[i].var(dim=1, correction=0).sqrt())
+            for value in told
+        ]
+        for i in range(3)
+    ]
+    torch.testing.assert_close(early, torch.tensor(expected), rtol=1e-4, atol=1e-5)

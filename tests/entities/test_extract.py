@@ -12,7 +12,6 @@ from einthoven import pipeline, schema
 from einthoven.config import Entities
 from einthoven.entities import extract as stage
 from einthoven.entities.extract import extract, rendered
-from einthoven.errors import EinthovenError
 from einthoven.study import read_table, write_json, write_table
 
 OWN = "term\tpreferred\tlabel\tcode\tlanguage\tcase\n"
@@ -119,13 +118,19 @@ def test_no_notes_no_entities(tmp_path: Path, config: Entities) -> None:
     assert read_table(schema.ENTITIES, tmp_path).num_rows == 0
 
 
-def test_damage_is_told(tmp_path: Path, config: Entities) -> None:
+@pytest.mark.parametrize("place", [0, 40, -1])
+def test_a_damaged_block_is_read_again(tmp_path: Path, config: Entities, place: int) -> None:
     write_notes(tmp_path, ["AF"])
-    extract(config, tmp_path, silent)
+    assert extract(config, tmp_path, silent)["texts_read"] == 1
+    assert extract(config, tmp_path, silent)["texts_read"] == 0
     (block,) = (tmp_path / ".entities").rglob("*.parquet")
-    block.write_bytes(b"PAR1 no")
-    with pytest.raises(EinthovenError, match=r"delete .*\.entities"):
-        extract(config, tmp_path, silent)
+    whole, made = block.read_bytes(), schema.ENTITIES.at(tmp_path).read_bytes()
+    changed = bytearray(whole)
+    changed[place] ^= 4
+    for damaged in (changed, whole[: len(whole) // 2], b""):
+        block.write_bytes(damaged)
+        assert extract(config, tmp_path, silent)["texts_read"] == 1
+        assert schema.ENTITIES.at(tmp_path).read_bytes() == made and block.read_bytes() == whole
 
 
 def test_the_stage_runs_once(tmp_path: Path, config: Entities) -> None:

@@ -38,7 +38,7 @@ def test_corruptions_are_measured_one_by_one_and_their_mean_by_shares() -> None:
     random, subjects = np.random.default_rng(1), np.arange(50) // 2
     usual = random.normal(size=50)
     outlying = [usual + 0.5, usual + random.normal(size=50) + 2, usual + 9]
-    found = corruptions_apart(usual, outlying, np.array([0.5, 0.25, 0.25]), subjects, OPTIONS)
+    found = corruptions_apart([usual] * 3, outlying, np.array([0.5, 0.25, 0.25]), subjects, OPTIONS)
     labels = np.repeat([0, 1], 50)
     aurocs = [roc_auc_score(labels, np.concatenate([usual, one])) for one in outlying]
     assert [one["auroc"]["value"] for one in found[:3]] == pytest.approx(aurocs)

@@ -1,27 +1,29 @@
 """Each detector against its formula, written as slowly as it is published."""
 
 import dataclasses
+from collections import namedtuple
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
+from scipy.optimize import minimize
 
 from einthoven.errors import EinthovenError
-from einthoven.evaluation.outliers import (
+from einthoven.evaluation.detectors import (
     DETECTORS,
-    FILE,
     NEIGHBOURS,
-    Calibrated,
+    EarlyMahalanobis,
     Energy,
+    Exposure,
     Mahalanobis,
     MaxCosine,
     Neighbours,
-    Outliers,
     RelativeMahalanobis,
     VirtualLogit,
-    load_outliers,
-    save_outliers,
 )
+from einthoven.evaluation.outliers import FILE, Calibrated, Outliers, load_outliers, save_outliers
+
+Seen = namedtuple("Seen", ["vectors", "features", "early"])
 
 WEIGHT = np.random.default_rng(1).normal(size=(3, 8)).astype(np.float32)
 BIAS = np.array([0.5, -0.2, 0.1], np.float32)
@@ -36,6 +38,11 @@ def features(n: int = 120, f: int = 8, seed: int = 0) -> np.ndarray:
 def made(name: str):
     needs = {"energy": (WEIGHT, BIAS), "vim": (WEIGHT, BIAS), "prompts": (PROMPTS,)}
     return DETECTORS[name](*needs.get(name, ()))
+
+
+def fit(detector, rows: np.ndarray, labels: np.ndarray | None = None) -> None:
+    """Of exposure every other recording is a corrupted one."""
+    detector.fit(rows, np.arange(len(rows)) % 2 if isinstance(detector, Exposure) else labels)
 
 
 def ledoit_wolf(rows: np.ndarray) -> np.ndarray:
@@ -70,6 +77,44 @@ def test_relative_mahalanobis_is_the_nearest_class_less_the_whole():
     within = np.linalg.inv(ledoit_wolf(residuals))
     expected = [min((x - m) @ within @ (x - m) for m in means) - (x - mean) @ whole @ (x - mean) for x in others]
     np.testing.assert_allclose(detector.score(others), expected, rtol=1e-3, atol=1e-3)
+
+
+def standard(rows: np.ndarray, usual: np.ndarray) -> np.ndarray:
+    logs = [np.log(np.maximum(x, 1e-3)) for x in usual.astype(float)]
+    mean, deviation = sum(logs) / len(logs), np.sqrt(sum((x - sum(logs) / len(logs)) ** 2 for x in logs) / len(logs))
+    return np.stack([(np.log(np.maximum(x, 1e-3)) - mean) / deviation for x in rows.astype(float)])
+
+
+def test_early_is_the_distance_of_standardised_logarithms():
+    rows, others = np.exp(features() / 4), np.exp(features(30, seed=5) / 4)
+    detector = EarlyMahalanobis()
+    detector.fit(rows)
+    inverse = np.linalg.inv(ledoit_wolf(standard(rows, rows)))
+    expected = [z @ inverse @ z for z in standard(others, rows)]
+    np.testing.assert_allclose(detector.score(others), expected, rtol=1e-3)
+
+
+def test_exposure_is_the_logit_and_the_distance_in_deviations_of_the_usual():
+    rows, others = np.exp(features() / 4), np.exp(features(30, seed=5) / 4)
+    labels = np.repeat([0, 1], [80, 40])
+    rows[80:, 3] *= 2
+    detector = Exposure()
+    detector.fit(rows, labels)
+    usual = rows[:80]
+    inverse = np.linalg.inv(ledoit_wolf(standard(usual, usual)))
+
+    def loss(w: np.ndarray) -> float:  # logistic regression with the ridge penalty that scikit-learn calls C
+        z = np.clip(standard(rows, usual), -8, 8) @ w[:-1] + w[-1]
+        return float(np.log1p(np.exp(-(2 * labels - 1) * z)).sum() * 0.01 + 0.5 * (w[:-1] ** 2).sum())
+
+    best = minimize(loss, np.zeros(9), method="BFGS", options={"gtol": 1e-7}).x
+
+    def both(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        z = standard(x, usual)
+        return np.clip(z, -8, 8) @ best[:-1] + best[-1], np.log([v @ inverse @ v for v in z])
+
+    expected = sum((a - b.mean()) / b.std() for a, b in zip(both(others), both(usual), strict=True))
+    np.testing.assert_allclose(detector.score(others), expected, rtol=1e-2, atol=1e-2)
 
 
 def test_neighbours_is_the_distance_from_the_tenth_nearest_direction():
@@ -129,15 +174,15 @@ def test_odd_features_still_give_finite_scores(name):
     constant = features()
     constant[:, 2] = 4
     few, same = features(5), np.ones((20, 8), np.float32)
-    for rows in (constant, few, same, features(2)):
+    for rows in (constant, few, same, features(4)):
         detector = made(name)
-        detector.fit(rows, np.zeros(len(rows), int))  # one class
+        fit(detector, rows, np.zeros(len(rows), int))  # one class
         found = detector.score(features(7, seed=9))
         assert found.shape == (7,) and found.dtype == np.float64 and np.isfinite(found).all()
         assert detector.score(features(7)[:0]).shape == (0,)
 
 
-@pytest.mark.parametrize("name", ["mahalanobis", "neighbours", "vim"])
+@pytest.mark.parametrize("name", ["early", "mahalanobis", "neighbours", "vim"])
 def test_what_lies_far_off_scores_above_all_that_is_usual(name):
     detector = made(name)
     detector.fit(features())
@@ -148,12 +193,12 @@ def test_what_lies_far_off_scores_above_all_that_is_usual(name):
 @pytest.mark.parametrize("name", DETECTORS)
 def test_what_cannot_be_scored_is_told(name):
     detector = made(name)
-    if name in ("mahalanobis", "relative-mahalanobis", "neighbours"):
+    if name in ("early", "mahalanobis", "relative-mahalanobis", "neighbours"):
         with pytest.raises(EinthovenError, match="was it fitted"):
             detector.score(features())
         with pytest.raises(EinthovenError, match="two recordings or more"):
             detector.fit(features(1), np.zeros(1, int))
-    detector.fit(features(), np.zeros(120, int))
+    fit(detector, features(), np.zeros(120, int))
     with pytest.raises(EinthovenError, match="takes features"):
         detector.score(features(3, f=9))
     with pytest.raises(EinthovenError, match="finite"):
@@ -161,6 +206,9 @@ def test_what_cannot_be_scored_is_told(name):
     if name == "relative-mahalanobis":
         with pytest.raises(EinthovenError, match="with a class"):
             detector.fit(features(), np.full(120, -1))
+    if name == "exposure":
+        with pytest.raises(EinthovenError, match=r"labels 0, and corrupted ones, 1"):
+            detector.fit(features(), np.zeros(120, int))
 
 
 def test_a_threshold_lets_no_more_be_flagged_than_stated():
@@ -176,7 +224,7 @@ def found() -> Outliers:
     detectors = {}
     for name in DETECTORS:
         detector = made(name)
-        detector.fit(features(), np.arange(120) % 3)
+        fit(detector, features(), np.arange(120) % 3)
         detectors[name] = Calibrated.on(detector, detector.score(features(60, seed=3)), 0.1)
     return Outliers(detectors, "neighbours", 0.1, fitted=120, calibrated=60)
 
@@ -188,7 +236,7 @@ def test_saved_detectors_score_as_before_and_to_the_bit(found: Outliers, tmp_pat
     for name, one in found.detectors.items():
         assert again.detectors[name].threshold == one.threshold
         assert np.array_equal(again.detectors[name].detector.score(others), one.detector.score(others)), name
-    flagged = again.scores(others, others[:, :4])
+    flagged = again.scores(Seen(others[:, :4], others, others))
     assert np.array_equal(
         flagged, found.detectors["neighbours"].detector.score(others) - again.detectors["neighbours"].threshold
     )
@@ -215,7 +263,7 @@ def test_what_is_missing_damaged_or_another_file_is_told(found: Outliers, tmp_pa
         save_file(changed, tmp_path / FILE, metadata=header)
         with pytest.raises(EinthovenError, match="not a readable file"):
             load_outliers(tmp_path)
-    for old, new in (('"format": 1', '"format": 2'), ('"chosen": "neighbours"', '"chosen": "ghost"')):
+    for old, new in (('"format": 2', '"format": 1'), ('"chosen": "neighbours"', '"chosen": "ghost"')):
         save_file(tensors, tmp_path / FILE, metadata={"outliers": header["outliers"].replace(old, new)})
         with pytest.raises(EinthovenError, match="not a readable file"):
             load_outliers(tmp_path)

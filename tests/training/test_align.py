@@ -133,11 +133,11 @@ def test_a_step_on_kept_features_is_the_step_with_the_encoder(tmp_path: Path, ch
     recipe = megatron(tmp_path / "gatortron", frozen=True)
     model, pairs, _ = parts(recipe)
     model.eval()
-    of_pair = [*TEXTS[:6], None, TEXTS[1]]
+    of_pair = np.array([0, 1, 2, 3, 4, 5, -1, 1])
     kept = kept_features(model, tmp_path / "study", lambda done, total, note: None)
     steps = []
     for features in (None, kept):
-        given = replace(pairs, texts=texts_of(model, of_pair, TEXTS, features))
+        given = replace(pairs, texts=texts_of(model, of_pair, [TEXTS[:3], TEXTS[3:]], len(TEXTS), features))
         (batch,) = epoch_batches(
             given, batch=8, length=model.strip_samples, rate=100, options=recipe.augmentation, seed=0, epoch=0
         )
@@ -155,7 +155,7 @@ def test_a_frozen_encoder_runs_once_for_a_text(tmp_path: Path) -> None:
     recipe = megatron(tmp_path / "gatortron", frozen=True)
     model, pairs, held = parts(recipe)
     kept = kept_features(model, tmp_path / "study", lambda done, total, note: None)
-    pairs = replace(pairs, texts=texts_of(model, TEXTS, TEXTS, kept))
+    pairs = replace(pairs, texts=texts_of(model, np.arange(8), [TEXTS], len(TEXTS), kept))
     seen = replace(held, text_features=kept.of(TEXTS))
     assert validate(model.eval(), seen) == pytest.approx(validate(model, held), abs=1e-6)
     runs: list[int] = []

@@ -4,6 +4,7 @@ import itertools
 import json
 import pickle
 import tempfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -136,4 +137,48 @@ def test_bad_settings_are_told(tmp_path: Path, text: str) -> None:
 def test_settings_on_disk(tmp_path: Path) -> None:
     write(tmp_path, blocks(5))
     found = json.loads((tmp_path / "waveforms" / "store.json").read_text())
+    checksum = found.pop("checksum")
     assert found == {"sampling_rate": RATE, "samples": SAMPLES, "shard_rows": 4, "rows": 5}
+    rows = b"".join(zlib.crc32(row.tobytes()).to_bytes(4, "little") for row in blocks(5))
+    assert (tmp_path / "waveforms" / "rows.crc32").read_bytes() == rows
+    assert checksum == zlib.crc32(repr([RATE, SAMPLES, 4, 5]).encode() + rows)
+
+
+def test_a_flipped_bit_anywhere_is_told_and_never_given_out(tmp_path: Path) -> None:
+    write(tmp_path, blocks(6))
+    random = np.random.default_rng(0)
+    for name in ("00000.npy", "00001.npy", "rows.crc32", "store.json"):
+        file = tmp_path / "waveforms" / name
+        whole = file.read_bytes()
+        for bit in random.integers(0, len(whole) * 8, 40):
+            changed = bytearray(whole)
+            changed[bit // 8] ^= 1 << (bit % 8)
+            file.write_bytes(changed)
+            try:  # a bit of a header's blanks changes nothing that is read
+                assert np.array_equal(Store.open(tmp_path).read(range(6)), blocks(6))
+                assert "npy" in name and bit < 128 * 8, (name, bit)
+            except EinthovenError as error:
+                assert str(tmp_path / "waveforms") in str(error) and "einthoven ingest" in str(error)
+        file.write_bytes(whole)
+    assert np.array_equal(Store.open(tmp_path).read([4]), blocks(6)[[4]])
+
+
+def test_a_changed_row_does_not_take_the_others_with_it(tmp_path: Path) -> None:
+    write(tmp_path, blocks(6))
+    with (tmp_path / "waveforms" / "00001.npy").open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"\x55")
+    store = Store.open(tmp_path)
+    assert np.array_equal(store.read(range(5)), blocks(6)[:5])
+    with pytest.raises(EinthovenError, match="row 5 of the store is not as it was written"):
+        store.read([5])
+
+
+def test_a_store_of_before_checksums_is_read(tmp_path: Path) -> None:
+    write(tmp_path, blocks(5))
+    (tmp_path / "waveforms" / "rows.crc32").unlink()
+    with pytest.raises(EinthovenError, match=r"rows\.crc32 is missing"):
+        Store.open(tmp_path)
+    settings = {"sampling_rate": RATE, "samples": SAMPLES, "shard_rows": 4, "rows": 5}
+    (tmp_path / "waveforms" / "store.json").write_text(json.dumps(settings))
+    assert np.array_equal(Store.open(tmp_path).read(range(5)), blocks(5))

@@ -9,6 +9,7 @@ import wfdb
 from scipy.io import savemat
 
 from einthoven.schema import LEADS, MISSING_SAMPLE
+from einthoven.waveforms.standardise import to_microvolts
 from einthoven.waveforms.wfdb_format import MAX_HEADER_BYTES, RecordingError, read_header, read_record, samples_digest
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -84,6 +85,19 @@ def test_gain_baseline_and_units_equal_wfdb(tmp_path: Path, scale: str) -> None:
     millivolts = millivolts if found.signal.dtype == np.int16 else found.signal
     assert np.allclose(millivolts, expected, rtol=1e-5, atol=1e-6, equal_nan=True)
     assert np.isnan(millivolts[2, 5])
+
+
+@pytest.mark.parametrize(
+    ("scale", "whole"), [("200.0(0)/mV", True), ("200.0(-7)/mV", True), ("0.2(3)/uV", True), ("300.0(0)/mV", False)]
+)
+def test_whole_microvolts_are_what_the_store_would_make_of_millivolts(tmp_path: Path, scale: str, whole: bool) -> None:
+    values = np.random.default_rng(0).integers(-32768, 32768, (12, 777)).astype(np.int16)
+    path = write(tmp_path, values, scale)
+    found = read_record(path, tmp_path).signal
+    assert (found.dtype == np.int16) == whole
+    expected = wfdb.rdrecord(str(path)).p_signal.T * (1e-3 if scale.endswith("uV") else 1)
+    stored = found if whole else to_microvolts(found)
+    assert np.array_equal(stored, to_microvolts(expected))
 
 
 @pytest.mark.parametrize("form", ["24", "32", "80", "212"])

@@ -171,6 +171,8 @@ def stale(tables: Tables) -> list[Finding]:
         elif any(inputs[name] != now[name] for name in inputs.keys() & now.keys()):
             expected = "made of the tables as they are now; one has changed since"
             findings.append(Finding(table.path, "", 0, (), expected, again(table)))
+        elif stage["outputs"][table.path] != now[table.path]:
+            findings.append(Finding(table.path, "", 0, (), "as its stage wrote it", again(table)))
     return findings
 
 

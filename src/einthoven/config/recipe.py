@@ -10,10 +10,19 @@ from typing import Any, Final
 from einthoven.config.architecture import CodeEncoder, EcgEncoder, Space, TextEncoder
 from einthoven.config.data import Entities, Pairing, Source, Vocabulary
 from einthoven.config.learning import Augmentation, CodePretraining, FineTuning, Training
-from einthoven.config.values import from_dict, require
+from einthoven.config.values import from_dict, require, told
 from einthoven.errors import EinthovenError
 
-OUTLIER_DETECTORS: Final = ("mahalanobis", "relative-mahalanobis", "neighbours", "energy", "vim", "prompts")
+OUTLIER_DETECTORS: Final = (
+    "exposure",
+    "early",
+    "mahalanobis",
+    "relative-mahalanobis",
+    "neighbours",
+    "energy",
+    "vim",
+    "prompts",
+)
 """Those of evaluation/outliers.py."""
 
 
@@ -26,7 +35,7 @@ class Evaluation:
     subsets: int = 5  # seeded label subsets per fraction below 1
     control: bool = True  # measure the same encoders with random weights too
     lead_subsets: bool = False  # measure with 6, 2 and 1 leads too (evaluation/leads.py)
-    detector: str = "neighbours"  # of outliers, that search and the page ask (docs/outliers.md)
+    detector: str = "exposure"  # of outliers, that search and the page ask (docs/outliers.md)
     false_alarm: float = 0.05  # share of the validation recordings that a detector may flag
     seed: int = 0
 
@@ -81,13 +90,13 @@ def load_recipe(path: Path | None, settings: Sequence[str] = ()) -> Recipe:
 def _parsed(setting: str) -> dict[str, Any]:
     name, equals, value = setting.partition("=")
     if not equals or "." not in name:
-        raise EinthovenError(f"--set {setting}: expected section.key=value, for example pairing.codes_after=0.")
+        raise EinthovenError(f"--set {setting[:200]}: expected section.key=value, for example pairing.codes_after=0.")
     for text in (value, json.dumps(value)):
         try:
             return tomllib.loads(f"{name.strip()} = {text}")
-        except tomllib.TOMLDecodeError:
+        except (ValueError, RecursionError):  # of tomllib; a number of 5,000 digits is one that int refuses
             pass
-    raise EinthovenError(f"--set {setting}: expected section.key=value, for example pairing.codes_after=0.")
+    raise EinthovenError(f"--set {setting[:200]}: expected section.key=value, for example pairing.codes_after=0.")
 
 
 def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
@@ -106,11 +115,13 @@ def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
         tree = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise EinthovenError(f"{path}: no such recipe. Recipes are TOML files, see recipes/.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, IsADirectoryError, PermissionError) as error:
-        raise EinthovenError(f"{path}: not a readable TOML file: {error}") from None
+    except (ValueError, OSError) as error:  # a number of 5,000 digits is one that int refuses
+        raise EinthovenError(f"{path}: not a readable TOML file: {str(error)[:200]}") from None
+    except RecursionError:
+        raise EinthovenError(f"{path}: not a readable TOML file: lists within lists beyond measure.") from None
     parent = tree.pop("extends", None)
     if parent is None:
         return tree
     if not isinstance(parent, str):
-        raise EinthovenError(f"{path}: `extends` must be the file name of another recipe, not {parent!r}.")
+        raise EinthovenError(f"{path}: `extends` must be the file name of another recipe, not {told(parent)}.")
     return _over(_read(path.parent / parent, (*seen, path.resolve())), tree)

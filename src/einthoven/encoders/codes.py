@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from einthoven.config import CodeEncoder, from_dict, to_dict
 from einthoven.encoders.code_records import STATIC, CodeBatch
 from einthoven.errors import EinthovenError
-from einthoven.study import atomic, refuse_foreign
+from einthoven.study import atomic, refuse_altered, refuse_foreign
 from einthoven.vocabulary import vocabulary as vocabularies
 from einthoven.vocabulary.vocabulary import PAD, SPECIAL, Vocabulary
 from einthoven.weights import load_weights, misfit, save_weights
@@ -249,6 +249,7 @@ def load(
 
     EinthovenError: a part is missing or does not fit, or vocabulary or kinds are not those asked for.
     """
+    refuse_altered(directory)
     values = _read_config(directory)
     own = vocabularies.load(directory / vocabularies.FILE, values["vocabulary"])
     if vocabulary is not None and vocabulary.digest != own.digest:
@@ -267,7 +268,7 @@ def load(
     try:
         body = body_of({key: v for key, v in values["body"].items() if key not in ("model_type", "architectures")})
         model = MaskedCodes(CodeTransformer(config, values["kinds"], body))
-    except (RuntimeError, TypeError, ValueError) as error:
+    except Exception as error:  # a wrong value makes transformers raise anything
         raise misfit(directory, error) from None
     load_weights(model, directory)
     return model.eval(), own, values["card"]
@@ -277,7 +278,7 @@ def _is_ours(directory: Path) -> bool:
     """Whether it has a config.json that no Hugging Face model has: its own keys, without a model type."""
     try:
         values = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     return isinstance(values, dict) and "model_type" not in values
 
@@ -288,7 +289,7 @@ def _read_config(directory: Path) -> dict[str, Any]:
         values = json.loads(path.read_text(encoding="utf-8"))
     except OSError:
         raise EinthovenError(f"{directory}: no config.json. `einthoven pretrain` makes such a directory.") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise EinthovenError(f"{path} is not JSON: {error}") from None
     shape = {"format": int, "codes": dict, "kinds": list, "vocabulary": str, "body": dict, "card": dict}
     if not isinstance(values, dict) or {key: type(value) for key, value in values.items()} != shape:

@@ -3,6 +3,7 @@
 The article says only "a 1-D CNN on 5-second 12-lead segments"; the layers are our choice.
 """
 
+from itertools import accumulate
 from typing import Final
 
 import torch
@@ -11,6 +12,9 @@ from torch import Tensor, nn
 
 from einthoven.config import EcgEncoder
 from einthoven.encoders.batch_norm import BatchNorm
+
+EARLY: Final = 3
+"""Maps that `with_early` looks at: the stem's, and those of the first stages."""
 
 
 class Block(nn.Module):
@@ -99,6 +103,8 @@ class ResNet1d(nn.Module):
                 layers.append(block(c_in, width, 2 if i == 0 else 1, config.kernel, config.dropout))
                 c_in = block.expansion * width
         self.body = nn.Sequential(*layers)
+        self.ends = set(accumulate(config.blocks[: EARLY - 1]))  # blocks after which a stage has ended, from 1
+        self.early_dim = 2 * (config.width + sum(block.expansion * width for width in widths[: EARLY - 1]))
         self.pool = AttentionPooling(c_in)
         self.dim = c_in
         self.stride = 2 ** (1 + len(widths))  # samples of the strip per step of the map before the pooling
@@ -106,6 +112,21 @@ class ResNet1d(nn.Module):
 
     def forward(self, strip: Tensor) -> Tensor:
         return self.pool(self.map(self.scaled(strip)))
+
+    def with_early(self, strip: Tensor) -> tuple[Tensor, Tensor]:
+        """Features, and [b, e]: mean and standard deviation over time of every channel of the first maps.
+
+        What was wrong with the recording shows there, before the later layers learn not to mind it (Lee 2018, "A simple
+        unified framework for detecting out-of-distribution samples", section 2.2, reads all layers).
+        """
+        x = self.stem(self.scaled(strip))
+        maps = [x]
+        for number, block in enumerate(self.body, start=1):
+            x = block(x)
+            if number in self.ends:
+                maps.append(x)
+        told = [part for x in maps for part in (x.float().mean(dim=-1), x.float().std(dim=-1, correction=0))]
+        return self.pool(x), torch.cat(told, dim=-1)
 
     def map(self, scaled: Tensor) -> Tensor:
         """Scaled strips [b, 12, t] -> features over time [b, `dim`, t / `stride`, rounded up]."""

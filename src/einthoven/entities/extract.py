@@ -1,6 +1,7 @@
 """Notes -> entities: every distinct text is read once, in blocks that outlive a kill.
 
-Finished blocks lie below `.entities/<fingerprint>/` of the study: mentions by the SHA-256 of their text, and no text.
+Finished blocks lie below `.entities/<fingerprint>/` of the study, each named by its own SHA-256: mentions by the
+SHA-256 of their text, and no text.
 The fingerprint is that of the lexicon, the context table and this package's code; after new notes only those are read.
 """
 
@@ -26,7 +27,7 @@ from einthoven.entities.lexicon import Term, load
 from einthoven.entities.matcher import Matcher
 from einthoven.entities.triggers import ATTRIBUTES
 from einthoven.errors import EinthovenError
-from einthoven.study import atomic, check_table, remove
+from einthoven.study import atomic, check_table, remove, sha256
 
 CACHE: Final = ".entities"
 BLOCK: Final = 4096
@@ -50,7 +51,7 @@ def extract(config: Entities, study: Path, progress: Progress, processes: int | 
     lexicon = load(config)
     cache = study / CACHE / fingerprint(lexicon)
     cache.mkdir(parents=True, exist_ok=True)
-    for left in cache.glob(".*.tmp"):  # by a killed process
+    for left in (*cache.glob(".*.tmp"), *filter(_damaged, cache.glob("*.parquet"))):  # by a killed process; by a disk
         remove(left)
     scratch = study / CACHE / "work"
     remove(scratch)
@@ -69,6 +70,11 @@ def extract(config: Entities, study: Path, progress: Progress, processes: int | 
         if other != cache:
             remove(other)
     return counts
+
+
+def _damaged(block: Path) -> bool:
+    """Its name is the SHA-256 of its bytes; texts of a block that goes are read again."""
+    return sha256(block) != block.stem
 
 
 _RULES: Final = ("context.tsv", "words.py", "triggers.py", "context.py", "matcher.py")
@@ -162,8 +168,11 @@ def read_block(matcher: Matcher, hashes: list[bytes], texts: list[str], cache: P
         for row in rows or [(None,) * (len(_BLOCK) - 1)]:
             for column, value in zip(columns.values(), (digest, *row), strict=True):
                 column.append(value)
-    with atomic(cache / f"{hashes[0].hex()}.parquet") as temporary:
-        pq.write_table(pa.table(columns, schema=_BLOCK), temporary, compression="zstd")
+    content = pa.BufferOutputStream()
+    pq.write_table(pa.table(columns, schema=_BLOCK), content, compression="zstd")
+    block = content.getvalue().to_pybytes()
+    with atomic(cache / f"{hashlib.sha256(block).hexdigest()}.parquet") as temporary:
+        temporary.write_bytes(block)
     return len(texts)
 
 
@@ -227,7 +236,10 @@ def _write(engine: Any, study: Path, cache: Path) -> dict[str, int]:
     counts = dict.fromkeys(("mentions", *ATTRIBUTES), 0)
     with atomic(schema.ENTITIES.at(study)) as temporary, pq.ParquetWriter(temporary, schema.ENTITIES.columns) as writer:
         for batch in engine.execute(query).to_arrow_reader(1 << 16):
-            rows = pa.Table.from_batches([batch]).select(names).cast(schema.ENTITIES.columns)
+            try:
+                rows = pa.Table.from_batches([batch]).select(names).cast(schema.ENTITIES.columns)
+            except ValueError:  # an empty cell where none may be; Arrow's errors are ValueErrors
+                raise EinthovenError(f"{study}: the notes are damaged: run `einthoven ingest` again.") from None
             writer.write_table(rows)
             counts["mentions"] += len(rows)
             for attribute in ATTRIBUTES:

@@ -15,6 +15,7 @@ checked before the array is.
 """
 
 import re
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
@@ -60,6 +61,9 @@ ARRAYS: Final = {
 """Name -> what it holds and how many dimensions it has."""
 
 KINDS: Final = {"strings": "U", "floats": "f"}
+HEADER: Final = (tokenize.TokenError, SyntaxError)
+"""Of an array's header, which NumPy reads as Python."""
+
 MOST_BYTES: Final = 64 << 30
 """Of all arrays together: 2,000,000 recordings with 8,000 features, each a float32."""
 
@@ -153,7 +157,7 @@ def _arrays(path: Path) -> dict[str, Array]:
                 with archive.open(member) as stream:
                     _check_header(path, name, stream, member.file_size)
             return {name: _read(path, name, archive, member) for name, member in members.items()}
-    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, RuntimeError, OSError) as error:
+    except (zipfile.BadZipFile, zlib.error, *HEADER, ValueError, EOFError, RuntimeError, OSError) as error:
         raise EinthovenError(
             f"{path} is not a readable .npz ({type(error).__name__}); write it again by numpy.savez."
         ) from None

@@ -1,8 +1,7 @@
 """The labels evaluation uses, read from a study's tables."""
 
 import csv
-from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -59,23 +58,38 @@ def super_classes(study: Path) -> SuperClasses:
     present = set(events["code"].unique().to_pylist())  # a sub-class lies below a class, too, but nobody has it
     classes_of |= _snomed_classes(present)
     normal = _sinus_alone(events)
-    if normal:
+    if len(normal):
         classes_of[SINUS] = ["NORM"]  # as a query; it is no sign of NORM beside others
     known = {name for names in classes_of.values() for name in names}
     classes = (*(c for c in ORDER if c in known), *sorted(known - set(ORDER)))
-    positive: dict[str, set[str]] = defaultdict(set)
-    for code, recording in zip(events["code"].to_pylist(), events["recording_id"].to_pylist(), strict=True):
-        if code != SINUS or recording in normal:
-            positive[recording].update(classes_of.get(code, ()))
-    everyone = read_table(schema.RECORDINGS, study, ["recording_id"])["recording_id"].to_pylist()
-    labelled = tuple(recording for recording in everyone if positive.get(recording))
-    labels = np.array([[c in positive[r] for c in classes] for r in labelled], bool).reshape(
-        len(labelled), len(classes)
-    )
+    everyone = read_table(schema.RECORDINGS, study, ["recording_id"])["recording_id"].combine_chunks()
+    labels = _labels(events, everyone, classes_of, classes, normal)
+    labelled = labels.any(axis=1)
     codes_of = {
         c: tuple(code for code in sorted(present & classes_of.keys()) if c in classes_of[code]) for c in classes
     }
-    return SuperClasses(classes, labelled, labels, len(everyone) - len(labelled), codes_of)
+    ids = tuple(everyone.filter(pa.array(labelled)).to_pylist())
+    return SuperClasses(classes, ids, labels[labelled], int((~labelled).sum()), codes_of)
+
+
+def _labels(
+    events: pa.Table,
+    everyone: pa.Array,
+    classes_of: Mapping[str, Sequence[str]],
+    classes: Sequence[str],
+    normal: pa.Array,
+) -> NDArray[np.bool_]:
+    """Which recordings have a code below which class, bool [recordings, classes]; SINUS counts for `normal` alone."""
+    spelled = events["code"].combine_chunks().dictionary_encode()
+    of_code = [classes_of.get(code, ()) for code in spelled.dictionary.to_pylist()]
+    below = np.array([[c in of for c in classes] for of in of_code], bool).reshape(len(of_code), len(classes))
+    code, row = spelled.indices.to_numpy(), pc.index_in(events["recording_id"], value_set=everyone)
+    known = pc.or_(pc.not_equal(events["code"], SINUS), pc.is_in(events["recording_id"], value_set=normal))
+    counts = pc.and_(known, pc.is_valid(row)).to_numpy(zero_copy_only=False)
+    event, place = np.nonzero(below[code[counts]])
+    labels = np.zeros((len(everyone), len(classes)), bool)
+    labels[row.to_numpy()[counts].astype(np.int64)[event], place] = True
+    return labels
 
 
 def _snomed_classes(present: Collection[str]) -> dict[str, list[str]]:
@@ -85,12 +99,12 @@ def _snomed_classes(present: Collection[str]) -> dict[str, list[str]]:
     return {SNOMED + row["snomed"]: [row["class"]] for row in rows if SNOMED + row["snomed"] in present}
 
 
-def _sinus_alone(events: pa.Table) -> set[str]:
+def _sinus_alone(events: pa.Table) -> pa.Array:
     """The recordings whose only SNOMED CT code is SINUS; `events` have a recording."""
     coded = events.filter(pc.starts_with(events["code"], SNOMED))
     sinus = pc.unique(coded["recording_id"].filter(pc.equal(coded["code"], SINUS)))
     others = pc.unique(coded["recording_id"].filter(pc.not_equal(coded["code"], SINUS)))
-    return set(sinus.to_pylist()) - set(others.to_pylist())
+    return sinus.filter(pc.invert(pc.is_in(sinus, value_set=others)))
 
 
 def without_class(rows: pa.Table, study: Path, name: str | None) -> pa.Table:

@@ -12,19 +12,21 @@ from einthoven.evaluation.report import finite, shown
 from einthoven.pages import CONTROL, INK, MODEL, figure, render
 from einthoven.study import atomic, write_json
 
-HEADER: Final = ("outliers", "level", "recordings", "AUROC", "FPR@95", "flagged", "AUROC, control")
+MEASURED: Final = ("AUROC", "FPR@95", "flagged", "unforeseen", "AUROC, control", "AUROC, other encoder")
+HEADER: Final = ("outliers", "level", "recordings", *MEASURED)
 BINS: Final = 40
 
 
 def table(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """The chosen detector beside the same one on the untrained control's features: for the terminal and the page."""
+    """The chosen detector beside the same one of other encoders: for the terminal and the page."""
     name: str = result["detector"]
     rows: list[tuple[str, ...]] = []
     for row in result["rows"]:
-        mine, control = row["model"][name], row.get("random_init", {}).get(name)
+        mine = row["model"][name]
+        beside = (row.get("unforeseen"), row.get("random_init", {}).get(name), row.get("against", {}).get(name))
         flagged = f"{100 * mine['flagged']:.0f} %" if "flagged" in mine else "–"
         cells = (row["name"], row["level"], str(row["recordings"]), shown(mine["auroc"]), shown(mine["fpr95"]))
-        rows.append((*cells, flagged, "–" if control is None else shown(control["auroc"])))
+        rows.append((*cells, flagged, *("–" if one is None else shown(one["auroc"]) for one in beside)))
     return rows
 
 

@@ -1,11 +1,13 @@
 """How well a model's detectors tell corrupted recordings, and recordings of other studies, from those of a split.
 
-Both models score the same recordings: the trained one with the detectors that are kept with it, the untrained control
-with detectors fitted on its own features of the study's train split (left out where the study has none).
+All models score the same recordings: the trained one with the detectors that are kept with it; the untrained control,
+and a classifier to compare with, with detectors fitted on their own features of the study's train split (left out where
+the study has none).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,18 +15,29 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from einthoven.config import Evaluation
+from einthoven.classifier import Classifier, load_classifier
+from einthoven.config import Evaluation, Space, TextEncoder
 from einthoven.embed import Signals, embed_rows
 from einthoven.errors import EinthovenError
+from einthoven.evaluation.detectors import Detector, read_by
 from einthoven.evaluation.discrimination import weighted_auroc
 from einthoven.evaluation.intervals import Floats, Integers, bootstrap
 from einthoven.evaluation.labels import of_class
 from einthoven.evaluation.outlier_page import write_page
-from einthoven.evaluation.outliers import Detector, Outliers, load_outliers
+from einthoven.evaluation.outliers import Outliers, load_outliers
+from einthoven.evaluation.transfer import Probe
 from einthoven.model import Model
 from einthoven.model_directory import load
 from einthoven.study import data_kind
-from einthoven.training.outliers import MOST, common_sets, fit_detectors, read_by, sample, whole_probe
+from einthoven.training.outliers import (
+    MOST,
+    common_sets,
+    corrupted,
+    exposure,
+    fit_detectors,
+    sample,
+    whole_probe,
+)
 from einthoven.waveforms.corruptions import CORRUPTIONS, CorruptedStore, possible
 from einthoven.waveforms.store import Store
 
@@ -35,6 +48,9 @@ PASSING: Final = 0.95
 """Share of the usual recordings that pass, where the share of passing outliers is measured (FPR@95)."""
 
 MEASURES: Final = ("auroc", "fpr95")
+
+WITHOUT: Final = "exposure without "
+"""Before the name of a corruption: the detector that was not shown it."""
 
 Scores = dict[str, dict[str, Floats]]
 """Series -> detector -> scores [n]."""
@@ -75,8 +91,9 @@ def measure_outliers(
     options: Evaluation,
     command: str,
     progress: Callable[[int, int, str], None],
+    against: Path | None = None,
 ) -> dict[str, Any]:
-    """Write `outliers.json` and `outliers.html` to `out`; return counts."""
+    """Write `outliers.json` and `outliers.html` to `out`; return counts. `against`: a classifier's directory."""
     kept, model, store = load_outliers(directory), load(directory), Store.open(study)
     unseen = model.card.get("without_class")
     usual = sample(study, split, MEASURED, options.seed, unseen)
@@ -87,15 +104,22 @@ def measure_outliers(
     rows, subjects = usual["row"].to_numpy(), usual["subject_id"].to_numpy()
     cases = [*_corrupted(store, rows, model, study, options.seed), *_other_studies(others, options.seed)]
     cases += [] if unseen is None else [_unseen(store, study, split, unseen, options.seed)]
-    seers = {"model": Seer(model, {name: one.detector for name, one in kept.detectors.items()})}
-    control = _control(model, directory, study, options, progress)
-    if control is not None:
-        seers["random_init"] = control
+    detectors = {name: one.detector for name, one in kept.detectors.items()}
+    seers = {}
+    train = sample(study, "train", MOST, options.seed, unseen)
+    if len(train) >= 2:
+        detectors |= _without_one(model, store, train["row"].to_numpy(), options.seed, progress)
+        others_of = partial(_fitted, study=study, train=train, options=options, progress=progress)
+        seers["random_init"] = others_of(model.untrained(options.seed), whole_probe(directory, "random_init"))
+        if against is not None:
+            seers["against"] = others_of(_encoder_of(load_classifier(against)), None)
+    seers = {"model": Seer(model, detectors), **seers}
     base: Scores = {series: seer.scores(store, rows) for series, seer in seers.items()}
     found: list[Scores] = []
     for number, case in enumerate(cases, start=1):
         found.append({series: seer.scores(case.signals, case.rows) for series, seer in seers.items()})
         progress(number, len(cases), f"cases: {case.name}, {case.level}")
+    unforeseen = _unforeseen(cases, base, found)
     result: dict[str, Any] = {
         "data_kind": data_kind(study),
         "trained_on": model.card.get("data_kind"),
@@ -107,7 +131,8 @@ def measure_outliers(
         "detectors": list(kept.detectors),
         "false_alarm": kept.false_alarm,
         "not_possible": [name for name in CORRUPTIONS if name not in {case.name for case in cases}],
-        "rows": compare(cases, base, found, subjects, kept, options),
+        "against": None if against is None else against.resolve().name,
+        "rows": compare(cases, base, found, subjects, kept, options, unforeseen),
     }
     histograms = {  # of each case only the worst
         case.name: scores["model"][kept.chosen] for case, scores in zip(cases, found, strict=True)
@@ -116,17 +141,51 @@ def measure_outliers(
     return {**result["counts"], "cases": len(cases)}
 
 
-def _control(
-    model: Model, directory: Path, study: Path, options: Evaluation, progress: Callable[[int, int, str], None]
-) -> Seer | None:
-    train = sample(study, "train", MOST, options.seed, model.card.get("without_class"))
-    if len(train) < 2:
-        return None
-    control = model.untrained(options.seed)
-    rows = train["row"].to_numpy()
-    seen = embed_rows(control, Store.open(study), rows, lambda i, n: progress(i, n, "control's train features"))
-    labels, probe = common_sets(study, train), whole_probe(directory, "random_init")
-    return Seer(control, fit_detectors(control, seen, labels, probe))
+def _fitted(
+    model: Model,
+    probe: Probe | None,
+    *,
+    study: Path,
+    train: pa.Table,
+    options: Evaluation,
+    progress: Callable[[int, int, str], None],
+) -> Seer:
+    """A model that has no detectors of its own, with some fitted on what it makes of the train split."""
+    rows, store = train["row"].to_numpy(), Store.open(study)
+    seen = embed_rows(model, store, rows, lambda i, n: progress(i, n, "train features of another encoder"))
+    exposed = corrupted(model, store, rows, options.seed, progress)
+    return Seer(model, fit_detectors(model, seen, common_sets(study, train), probe, exposed))
+
+
+def _encoder_of(classifier: Classifier) -> Model:
+    """The encoder of a classifier alone, as a model."""
+    model = Model.create(classifier.ecg_config, TextEncoder(), Space(modalities=("ecg",)))
+    model.ecg.load_state_dict(classifier.ecg.state_dict())
+    return model.to(classifier.device).eval()
+
+
+def _without_one(
+    model: Model, store: Store, rows: Integers, seed: int, progress: Callable[[int, int, str], None]
+) -> dict[str, Detector]:
+    """Outlier exposure that one corruption after the other was kept from: how it does on what nobody thought of."""
+    usual = embed_rows(model, store, rows, lambda i, n: progress(i, n, "train features")).early
+    exposed = corrupted(model, store, rows, seed, progress)
+    return {WITHOUT + name: exposure(usual, exposed, name) for name in exposed} if len(exposed) > 1 else {}
+
+
+def _unforeseen(cases: Sequence[Case], base: Scores, found: Sequence[Scores]) -> list[tuple[Floats, Floats]]:
+    """Of each corruption the scores of usual and of corrupted recordings by the detector that was kept from it.
+
+    They are taken out of `base` and `found`.
+    """
+    usual = {name: base["model"].pop(name) for name in list(base["model"]) if name.startswith(WITHOUT)}
+    kept_from = [{name: scores["model"].pop(name) for name in usual} for scores in found]
+    names = [WITHOUT + case.name for case in cases]
+    return [
+        (usual[name], scores[name])
+        for case, name, scores in zip(cases, names, kept_from, strict=True)
+        if case.subjects is None and usual
+    ]
 
 
 def _corrupted(store: Store, rows: Integers, model: Model, study: Path, seed: int) -> Iterator[Case]:
@@ -168,6 +227,7 @@ def compare(
     subjects: Integers,
     kept: Outliers,
     options: Evaluation,
+    unforeseen: Sequence[tuple[Floats, Floats]] = (),
 ) -> list[dict[str, Any]]:
     """A row for each case: AUROC, FPR@95 and, of the model, the share flagged; then the mean over the corruptions."""
     rows: list[dict[str, Any]] = [
@@ -183,7 +243,7 @@ def compare(
     for series, detectors in base.items():
         for name, usual in detectors.items():
             scores = [one[series][name] for one in found]
-            together = corruptions_apart(usual, [scores[i] for i in paired], shares, subjects, options)
+            together = corruptions_apart([usual] * len(paired), [scores[i] for i in paired], shares, subjects, options)
             for i, measured in zip([*paired, -1], together, strict=True):
                 rows[i].setdefault(series, {})[name] = measured
             for case, row, outlying in zip(cases, rows, scores, strict=False):
@@ -192,19 +252,25 @@ def compare(
                     row.setdefault(series, {})[name] = apart
                 if series == "model":
                     row[series][name]["flagged"] = float((outlying > kept.detectors[name].threshold).mean())
+    if unforeseen:
+        without, corrupt = zip(*unforeseen, strict=True)
+        together = corruptions_apart(without, corrupt, shares, subjects, options)
+        for i, measured in zip([*paired, -1], together, strict=True):
+            rows[i]["unforeseen"] = measured
     return rows
 
 
 def corruptions_apart(
-    usual: Floats, outlying: Sequence[Floats], shares: Floats, subjects: Integers, options: Evaluation
+    usual: Sequence[Floats], outlying: Sequence[Floats], shares: Floats, subjects: Integers, options: Evaluation
 ) -> list[dict[str, Any]]:
     """AUROC and FPR@95 of each of k corruptions, then their mean by `shares` [k], with patient-bootstrap intervals.
 
-    usual [n] and each of `outlying` [n] are scores of the same recordings, of `subjects` [n], which are drawn together.
+    Each of `usual` [n] and of `outlying` [n] are scores of the same recordings, of `subjects` [n], which are drawn
+    together.
     """
 
     def statistics(w: Floats) -> dict[str, Floats]:
-        each = [_apart(usual, one, w, w) for one in outlying]
+        each = [_apart(one, other, w, w) for one, other in zip(usual, outlying, strict=True)]
         mean = {name: np.sum([s * one[name] for s, one in zip(shares, each, strict=True)], axis=0) for name in each[0]}
         return {f"{i} {name}": value for i, one in enumerate([*each, mean]) for name, value in one.items()}
 

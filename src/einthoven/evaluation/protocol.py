@@ -92,7 +92,7 @@ def evaluate_model(
     metrics["subgroups"] = by_group(kept["model"], study, options)
     if (directory / OUTLIERS).exists():
         found = load_outliers(directory)
-        figures["outlying"] = found.scores(encoded["model"].features, encoded["model"].vectors)
+        figures["outlying"] = found.scores(encoded["model"])
         metrics["model"]["outliers"] = flagged(found, figures["outlying"], data.subjects, options)
     figures["map"] = mapped(encoded["model"].vectors, data)
     figures["examples"] = examples(model, encoded["model"].vectors, data, study, store)
@@ -111,7 +111,7 @@ def rows_of(model: Model, directory: Path, study: Path, data: Split) -> Rows:
         raise EinthovenError(f"{study}: pairs and embeddings name different recordings; run pair and embed again.")
     mine = embedded.take(order)
     fine = None if model.codes is None else matrix(mine["fine"])
-    return Rows(matrix(mine["embedding"]), matrix(mine["features"]), fine)
+    return Rows(matrix(mine["embedding"]), matrix(mine["features"]), matrix(mine["early"]), fine)
 
 
 def about(model: Model, directory: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:

@@ -56,11 +56,12 @@ class Split:
         )
 
 
-def read_pairs(study: Path, concatenation: str) -> pa.Table:
-    """Pairs by recording: who, where, its codes, `text`, which is that concatenation of notes, and the age at it."""
+def read_pairs(study: Path, split: str, concatenation: str) -> pa.Table:
+    """The pairs of a split that have a signal, by recording. `text`: that concatenation of notes; `age`: at it."""
     column = schema.CONCATENATIONS[concatenation]
     plain = ["recording_id", "subject_id", "split", "row", *CODED]
-    table = read_table(schema.PAIRS, study, [*plain, column]).rename_columns([*plain, "text"])
+    inside = (pc.field("split") == split) & pc.field("row").is_valid()
+    table = read_table(schema.PAIRS, study, [*plain, column], inside).rename_columns([*plain, "text"])
     ages = read_table(schema.RECORDINGS, study, ["recording_id", "age"])
     places = pc.index_in(table["recording_id"], value_set=ages["recording_id"].combine_chunks())
     return table.append_column("age", ages["age"].take(places)).sort_by("recording_id")
@@ -68,8 +69,7 @@ def read_pairs(study: Path, concatenation: str) -> pa.Table:
 
 def read_split(study: Path, split: str, concatenation: str = "report") -> Split:
     """The recordings of a split that have a signal, by recording; their texts are that concatenation of notes."""
-    pairs = read_pairs(study, concatenation)
-    pairs = pairs.filter(pc.and_(pc.equal(pairs["split"], split), pc.is_valid(pairs["row"])))
+    pairs = read_pairs(study, split, concatenation)
     if not len(pairs):
         raise EinthovenError(f"{study}: the {split} split has no recording with a signal. Choose another --split.")
     found = super_classes(study)

@@ -10,9 +10,14 @@ import pyarrow as pa
 
 from einthoven.config import Pairing
 from einthoven.errors import EinthovenError
-from einthoven.pairing.windows import MAX_CODES
 
 STATIC_KIND: Final = "static"
+
+KEY_BITS: Final = 22
+"""A code of a sequence is one integer, seconds since 1970 times 2**22 plus the code's rank: it sorts by time, then by
+code, and lists of integers cost an engine a fifth of what lists of structures do. So times count to the second."""
+
+MAX_CODES: Final = 1 << KEY_BITS
 
 
 @dataclass(frozen=True)

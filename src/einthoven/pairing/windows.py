@@ -12,14 +12,10 @@ from typing import Any, Final
 import ibis
 
 from einthoven.errors import EinthovenError
+from einthoven.pairing.kinds import KEY_BITS as KEY_BITS
+from einthoven.pairing.kinds import MAX_CODES as MAX_CODES
 
 SECONDS_PER_DAY: Final = 86_400
-
-KEY_BITS: Final = 22
-"""A code of a sequence is one integer, seconds since 1970 times 2**22 plus the code's rank: it sorts by time, then by
-code, and lists of integers cost an engine a fifth of what lists of structures do. So times count to the second."""
-
-MAX_CODES: Final = 1 << KEY_BITS
 
 STATIC: Final = -(1 << 40)
 """The seconds of a code without a time: before all others."""

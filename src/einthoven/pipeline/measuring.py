@@ -7,11 +7,18 @@ from typing import Any
 from einthoven import schema
 from einthoven.config import Evaluation, to_dict
 from einthoven.errors import EinthovenError
-from einthoven.pipeline.stage import Progress, check_split, follows, refuse_stale_pairs, several, silent
+from einthoven.pipeline.stage import Progress, check_split, refuse_stale_pairs, silent
 from einthoven.pipeline.training import TRAINED_FILES
-from einthoven.study import Outcome, completed, data_kind, lock, run_stage, stage_manifest
+from einthoven.processes import follows, several
+from einthoven.study import Outcome, completed, data_kind, lock, refuse_altered, run_stage, stage_manifest
 
 MODEL_FILES = (*TRAINED_FILES, "outliers.safetensors")
+
+
+def model_inputs(model: Path, names: Sequence[str] = MODEL_FILES) -> dict[str, Path]:
+    """Those of a model's files that are there, as inputs of a stage: a directory would be known by its times."""
+    files = {name: model / name if name != "tokenizer" else model / name / "tokenizer.json" for name in names}
+    return {name: path for name, path in files.items() if path.exists()}
 
 
 def check(study: Path, out: Path, command: str, progress: Progress = silent) -> dict[str, Any]:
@@ -56,6 +63,8 @@ def embed(model_directory: Path, study: Path, progress: Progress = silent) -> Ou
     done = completed(manifest, **stage)
     if done is not None:  # asked before the lock: a finished study may be read-only, and searched by many
         return Outcome(done, fresh=False)
+
+    refuse_altered(model_directory)  # or its weights would have a folder of their own
 
     def work() -> dict[str, Any]:
         def told(done: int, total: int) -> None:
@@ -107,7 +116,7 @@ def evaluate(
         inputs = {"embeddings": model}
     else:
         embed(model, study, progress)
-        inputs = {name: model / name for name in MODEL_FILES if (model / name).exists()}
+        inputs = model_inputs(model)
 
     def work() -> dict[str, Any]:
         if from_file:
@@ -137,17 +146,17 @@ def outliers(
     config: Evaluation,
     command: str,
     progress: Progress = silent,
+    against: Path | None = None,
 ) -> Outcome:
     """Model, its detectors and waveforms, those of other studies too -> `outliers.json` and `outliers.html`."""
     check_split(split)
     for place in (study, *others):
         data_kind(place)
-    files = {name: model_directory / name for name in MODEL_FILES if (model_directory / name).exists()}
 
     def work() -> dict[str, Any]:
         from einthoven.evaluation.outlier_protocol import measure_outliers
 
-        return measure_outliers(model_directory, study, split, others, out, config, command, progress)
+        return measure_outliers(model_directory, study, split, others, out, config, command, progress, against)
 
     with lock(out):
         return run_stage(
@@ -159,9 +168,10 @@ def outliers(
                 "others": [place.name for place in others],
             },
             inputs={
-                **files,
+                **model_inputs(model_directory),
                 "ingest": stage_manifest(study, "ingest"),
                 **{f"other {i}": stage_manifest(place, "ingest") for i, place in enumerate(others)},
+                **({} if against is None else {"against": against / "model.safetensors"}),
             },
             outputs={name: out / name for name in ("outliers.json", "outliers.html")},
             work=work,

@@ -1,32 +1,29 @@
 """What every stage is made of: progress, places it may write to, what it refuses."""
 
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from einthoven import schema
 from einthoven.errors import EinthovenError
+from einthoven.processes import follows
+from einthoven.progress import Progress as Progress
+from einthoven.progress import silent as silent
 from einthoven.study import (
     Outcome,
     completed,
     fingerprint,
     lock,
     read_manifest,
+    recall,
     refuse_foreign,
     remove,
     run_stage,
     stage_manifest,
 )
 
-Progress = Callable[[int, int, str], None]
-
 PAIRED_TABLES = (schema.RECORDINGS, schema.EVENTS, schema.NOTES, schema.ENTITIES)
-
-
-def silent(done: int, total: int, note: str) -> None:
-    """Progress for callers who show none."""
 
 
 def outside(study: Path, out: Path, mark: str) -> Path:
@@ -55,22 +52,13 @@ def refuse_stale_pairs(study: Path) -> None:
     manifest = read_manifest(stage_manifest(study, "pair"))
     if manifest is None:
         raise EinthovenError(f"{study}: no pairs. Run `einthoven pair {study}`.")
-    known = manifest["inputs"] | manifest["outputs"]
+    known = manifest.get("inputs", {}) | manifest.get("outputs", {})
+    recall(manifest, {table.path: table.at(study) for table in (*PAIRED_TABLES, schema.PAIRS)})
     for table in (*PAIRED_TABLES, schema.PAIRS):
         if not table.at(study).exists() or known.get(table.path) != fingerprint(table.at(study)):
             raise EinthovenError(
                 f"{study}: {table.path} is not the one that the pairs were made with. Run `einthoven pair {study}`."
             )
-
-
-def several() -> bool:
-    """Whether this is one of several processes, as `torchrun` starts them."""
-    return os.environ.get("WORLD_SIZE", "1") != "1"
-
-
-def follows() -> bool:
-    """Whether this is one of several processes and not the first, which keeps locks and manifests."""
-    return os.environ.get("RANK", "0") != "0"
 
 
 def train_stage(

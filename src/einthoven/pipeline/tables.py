@@ -1,5 +1,7 @@
 """The stages that fill the tables of a study: ingest, rechart, entities, pair, export."""
 
+import json
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -9,6 +11,7 @@ from einthoven import schema
 from einthoven.config import Entities, Recipe, Source, to_dict
 from einthoven.errors import EinthovenError
 from einthoven.pipeline.stage import PAIRED_TABLES, Progress, outside, silent
+from einthoven.sources import SOURCES as SOURCES
 from einthoven.study import Outcome, data_kind, lock, read_manifest, remove, run_stage, stage_manifest
 
 SOURCE_TABLES = (
@@ -20,17 +23,17 @@ SOURCE_TABLES = (
     schema.EXCLUDED,
 )
 
-SOURCES = ("ptbxl", "mimic", "meds", "omop", "fhir", "challenge", "simulated")
-
 READING = ("lexicon", "replace", "use_supplied")
 """The settings of [entities] that decide what is found; the others decide what of it enters a pair."""
 
 
-def ingest(config: Source, source: str | Path | None, study: Path, progress: Progress = silent) -> Outcome:
+def ingest(
+    config: Source, source: str | Path | None, study: Path, progress: Progress = silent, replacing: bool = False
+) -> Outcome:
     """Source files -> recordings, events, codes, notes, excluded and waveforms.
 
     `source` is a directory, or for `omop` also a DuckDB file (`….duckdb`) or a database that Ibis can connect to:
-    `postgres://…`, `duckdb://…`.
+    `postgres://…`, `duckdb://…`. A study that was ingested with other settings is refused, unless `replacing`.
     """
     if config.name not in SOURCES:
         raise EinthovenError(f"unknown source {config.name!r}; known: {', '.join(SOURCES)}.")
@@ -69,6 +72,8 @@ def ingest(config: Source, source: str | Path | None, study: Path, progress: Pro
             raise EinthovenError(f"{config.recordings}: no such table of recordings; [source] recordings names it.")
         inputs["recordings"] = Path(config.recordings)
         settings["signals"] = archive.signal_mark(Path(config.recordings))
+    if not replacing:
+        refuse_other_settings(study, settings, ", or pass --replace")
     outputs = {t.path: t.at(study) for t in SOURCE_TABLES} | {schema.WAVEFORMS: study / schema.WAVEFORMS}
     if config.name == "meds":
         outputs[schema.MEDS_METADATA] = study / schema.MEDS_METADATA
@@ -87,7 +92,7 @@ def refuse_other_use(study: Path, source: str) -> None:
     """Refuse to write a study over files that are none, or over a study of another source."""
     manifest = read_manifest(stage_manifest(study, "ingest"))
     if manifest is not None:
-        before = manifest["config"].get("name", source)
+        before = manifest.get("config", {}).get("name", source)
         if before != source:
             raise EinthovenError(f"{study} is a study of {before}: name a new directory for {source}, or delete it.")
         return
@@ -98,6 +103,23 @@ def refuse_other_use(study: Path, source: str) -> None:
         )
 
 
+def refuse_other_settings(study: Path, settings: Mapping[str, Any], way_out: str = "") -> None:
+    """Refuse to replace a study that was made with other settings; other files of its source are another matter."""
+    before = (read_manifest(stage_manifest(study, "ingest")) or {}).get("config")
+    if not before:
+        return
+    usual, now = to_dict(Source()), json.loads(json.dumps(settings))
+    differing = [
+        f"{name} is {before.get(name, usual.get(name))}, not {now.get(name)}"
+        for name in sorted((before.keys() | now.keys()) - {"signals"})
+        if before.get(name, usual.get(name)) != now.get(name)
+    ]
+    if differing:
+        raise EinthovenError(
+            f"{study} was made with other settings: {'; '.join(differing)}. Delete it, name a new directory{way_out}."
+        )
+
+
 def rechart(study: Path, out: Path, seed: int) -> Outcome:
     """A real study -> a semi-synthetic one: its recordings and findings, with a simulated chart."""
     from einthoven.sources import simulated
@@ -105,6 +127,7 @@ def rechart(study: Path, out: Path, seed: int) -> Outcome:
     if data_kind(study) != schema.REAL:
         raise EinthovenError(f"{study} holds {data_kind(study)} data; rechart takes a study of real recordings.")
     simulated.check_target(study, out)
+    refuse_other_settings(out, {"rechart": seed})
     with lock(out):
         return run_stage(
             stage_manifest(out, "ingest"),
@@ -143,7 +166,7 @@ def _read_as_before(config: Entities, study: Path) -> Entities:
     plain = all(getattr(config, name) == getattr(Entities(), name) for name in READING)
     if manifest is None or not plain:
         return config
-    return replace(config, **{name: manifest["config"].get(name, getattr(config, name)) for name in READING})
+    return replace(config, **{name: manifest.get("config", {}).get(name, getattr(config, name)) for name in READING})
 
 
 def pair(

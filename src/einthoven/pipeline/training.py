@@ -6,7 +6,8 @@ from typing import Any
 from einthoven import schema
 from einthoven.config import Evaluation, Recipe, to_dict
 from einthoven.errors import EinthovenError
-from einthoven.pipeline.stage import Progress, follows, outside, refuse_stale_pairs, silent, train_stage
+from einthoven.pipeline.stage import Progress, outside, refuse_stale_pairs, silent, train_stage
+from einthoven.processes import follows
 from einthoven.study import Outcome, data_kind, lock, remove, run_stage, stage_manifest
 
 TRAINED_FILES = ("config.json", "model.safetensors", "tokenizer", "vocabulary.json", "probes.safetensors")

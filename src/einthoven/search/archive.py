@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from einthoven import schema
+from einthoven.embed import Rows
 from einthoven.errors import EinthovenError
 from einthoven.evaluation.outliers import FILE, Outliers, load_outliers
 from einthoven.model import NO_CODES, NO_TEXT, STRIPS, Model
@@ -158,8 +159,8 @@ class Archive:
         vector = seen.vectors(space).float().cpu().numpy()
         outlier = None
         if self.outliers is not None:
-            features = seen.features.float().cpu().numpy()
-            outlier = bool(self.outliers.scores(features, seen.vectors().float().cpu().numpy())[0] > 0)
+            parts = [part.float().cpu().numpy() for part in (seen.vectors(), seen.features, seen.early)]
+            outlier = bool(self.outliers.scores(Rows(parts[0], parts[1], parts[2], None))[0] > 0)
         return vector[0], outlier
 
     def near(

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from einthoven import schema
-from einthoven.embed import matrix, table_of
+from einthoven.embed import Rows, matrix, table_of
 from einthoven.evaluation.labels import codes_of
 from einthoven.evaluation.outliers import FILE, load_outliers
 from einthoven.model_directory import read_config
@@ -28,7 +28,8 @@ def rows_of(model_directory: Path, study: Path) -> pa.Table:
     columns["findings"] = pa.array([found.get(name, []) for name in ids], pa.list_(pa.string()))
     columns["outlier"] = pa.nulls(len(seen), pa.float32())
     if (model_directory / FILE).exists() and len(seen):
-        scores = load_outliers(model_directory).scores(matrix(seen["features"]), matrix(seen["embedding"]))
+        vectors, features, early = (matrix(seen[name]) for name in ("embedding", "features", "early"))
+        scores = load_outliers(model_directory).scores(Rows(vectors, features, early, None))
         columns["outlier"] = pa.array(scores, pa.float32())
     with_text = "text" in read_config(model_directory)["space"]["modalities"]
     empty = pa.nulls(len(seen), schema.INDEX.columns.field("coarse").type)

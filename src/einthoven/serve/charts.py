@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from einthoven import schema
+from einthoven.errors import EinthovenError
 from einthoven.indexing import without_forgotten
 from einthoven.schema import LEADS, Table
 from einthoven.search.rows import descriptions
@@ -95,11 +96,14 @@ class Charts:
     def _codes(self, subject: int, recording_id: str) -> list[ChartCode]:
         rows = self._of(schema.PAIRS, subject, ["recording_id", "codes", "code_kinds", "code_days"])
         mine = rows.filter(pc.equal(rows["recording_id"], recording_id)).to_pylist()
-        return [
-            ChartCode(code=code, kind=kind, days=days, description=self._descriptions.get(code))
-            for row in mine
-            for code, kind, days in zip(row["codes"], row["code_kinds"], row["code_days"], strict=True)
-        ]
+        try:
+            return [
+                ChartCode(code=code, kind=kind, days=days, description=self._descriptions.get(code))
+                for row in mine
+                for code, kind, days in zip(row["codes"], row["code_kinds"], row["code_days"], strict=True)
+            ]
+        except (TypeError, ValueError):  # pydantic's are ValueErrors
+            raise self._damaged(schema.PAIRS) from None
 
     def _notes(self, subject: int) -> list[ChartNote]:
         columns = ["kind", "time", *(["text"] if self.show_notes else [])]
@@ -107,7 +111,14 @@ class Charts:
         return [ChartNote(kind=row["kind"], time=_said(row["time"]), text=row.get("text")) for row in rows]
 
     def _of(self, table: Table, subject: int, columns: list[str]) -> pa.Table:
-        return pq.read_table(table.at(self.study), columns=columns, filters=[("subject_id", "=", subject)])
+        try:
+            filters = [("subject_id", "=", subject)]
+            return pq.read_table(check_table(table, self.study), columns=columns, filters=filters)
+        except (pa.ArrowException, OSError):
+            raise self._damaged(table) from None
+
+    def _damaged(self, table: Table) -> EinthovenError:
+        return EinthovenError(f"{table.at(self.study)} is damaged: run the stage that writes it again.")
 
 
 def draw(ecg: Ecg) -> str:

@@ -47,6 +47,7 @@ class Seen:
 
     vectors: dict[str, Floats]  # of each space, unit length [d]
     features: Floats  # [c]
+    early: Floats  # [e]
 
     @property
     def space(self) -> str:
@@ -94,8 +95,8 @@ def seen_by(model: Model, strips: Floats) -> list[Seen]:
         for name, part in (("coarse", seen.coarse), ("fine", seen.fine))
         if part is not None
     }
-    features = seen.features.float().cpu().numpy()
-    return [Seen({name: part[i] for name, part in spaces.items()}, features[i]) for i in range(len(features))]
+    features, early = seen.features.float().cpu().numpy(), seen.early.float().cpu().numpy()
+    return [Seen({name: part[i] for name, part in spaces.items()}, features[i], early[i]) for i in range(len(features))]
 
 
 def _of_codes(archive: Archive, job: Codes) -> Floats | Exception:

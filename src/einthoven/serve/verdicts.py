@@ -9,7 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from einthoven.embed import matrix, table_of
+from einthoven.embed import Rows, matrix, table_of
 from einthoven.evaluation.outliers import Outliers
 from einthoven.evaluation.transfer import Probe
 from einthoven.evaluation.zeroshot import PROMPTS, prompt_scores
@@ -95,7 +95,8 @@ class Verdicts:
     def _outlying(self, seen: Seen) -> Outlying | None:
         if self.outliers is None:
             return None
-        score = float(self.outliers.scores(seen.features[None], seen.vector[None])[0])
+        rows = Rows(seen.vector[None], seen.features[None], seen.early[None], fine=None)
+        score = float(self.outliers.scores(rows)[0])
         return Outlying(score=score, outlier=score > 0)
 
 

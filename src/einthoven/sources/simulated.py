@@ -21,7 +21,7 @@ from einthoven.simulation.findings import CATALOGUE, CLASSES, draw_findings, dra
 from einthoven.simulation.heart import Anatomy, draw_anatomy, simulate
 from einthoven.study import atomic, data_kind, read_manifest, read_table, stage_manifest, write_table
 from einthoven.waveforms import quality
-from einthoven.waveforms.store import StoreWriter
+from einthoven.waveforms.store import Store, StoreWriter
 
 Progress = Callable[[int, int], None]
 
@@ -77,6 +77,8 @@ def rechart(study: Path, out: Path, seed: int) -> dict[str, Any]:
     """
     simulated = data_kind(study) == schema.SIMULATED
     check_target(study, out)
+    if (study / schema.WAVEFORMS).is_dir():
+        Store.open(study).verify()  # or damage would get a second name
     recordings, events = read_table(schema.RECORDINGS, study), read_table(schema.EVENTS, study)
     codes = read_table(schema.CODES, study)
     statements = events.filter(pc.starts_with(events["code"], "SCP//"))

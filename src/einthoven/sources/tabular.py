@@ -12,6 +12,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Final
 
+import duckdb
 import ibis
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -131,7 +132,10 @@ class Tables:
 
 def connect(scratch: Path) -> Any:
     """A DuckDB database in a directory, which spills there instead of running out of memory."""
-    engine = ibis.duckdb.connect(str(scratch / "work.duckdb"), temp_directory=str(scratch / "spill"))
+    try:
+        engine = ibis.duckdb.connect(str(scratch / "work.duckdb"), temp_directory=str(scratch / "spill"))
+    except duckdb.IOException:
+        raise EinthovenError(f"{scratch} cannot be written: is the disk full? Free some space and repeat.") from None
     engine.raw_sql("SET enable_progress_bar = false")
     # DuckDB 1.5 makes a filter of a join that it cannot apply to rows in Arrow's memory, and then refuses the query
     engine.raw_sql("SET disabled_optimizers = 'join_filter_pushdown'")

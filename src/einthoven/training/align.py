@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from torch import Tensor, nn
 
 from einthoven.batches import Batch, Pairs, batches_per_epoch, epoch_batches
 from einthoven.config import Recipe, Training
-from einthoven.encoders.text_features import KeptFeatures
 from einthoven.errors import EinthovenError
 from einthoven.evaluation.labels import without_class
 from einthoven.evaluation.split import numbers_of
@@ -24,32 +22,38 @@ from einthoven.model_directory import load
 from einthoven.ranks import accelerated, joined, mean_loss
 from einthoven.study import data_kind
 from einthoven.training.aligned_pairs import (
+    MOST_HELD,
     Held,
     code_kinds,
     code_part,
     codes_of,
     held_of,
     kept_features,
+    sampled,
     texts_of,
-    training_pairs,
+    vocabulary_texts,
 )
 from einthoven.training.loop import (
+    BEST,
     State,
     adamw,
     finish_step,
     keep,
     learning_rate,
     precision,
+    refuse_unsealed,
     resume,
+    seal,
     seed_dropout,
     set_learning_rate,
+    threads_ahead,
 )
 from einthoven.training.objective import Objective, embedded, reciprocal_rank
+from einthoven.training.paired_columns import distinct_texts, texts_at, training_pairs
 from einthoven.training.probes import fit_probes_of
 from einthoven.training.self_supervised import MaskedStrips, MatchingViews, held_views, second_strips
 from einthoven.training.step import backward
 from einthoven.waveforms.rates import at_rate
-from einthoven.waveforms.store import Store
 
 
 def train_on_study(
@@ -66,27 +70,40 @@ def train_on_study(
         wanted = " or ".join(name for name in recipe.space.modalities if name != "ecg")
         needed = f"pairs with a signal and {wanted}" if wanted else "recordings with a signal"
         raise EinthovenError(f"{study}: {len(train)} training {needed}; at least 2 are needed.")
-    texts = sorted(set(train["text"].drop_null().to_pylist()))
-    model = new_model(recipe, study, texts)
+    wording = recipe.training.concatenation
+    of_pair, places = distinct_texts(train)
+    spoken = "text" in recipe.space.modalities and recipe.text.pretrained is None
+    model = new_model(recipe, study, vocabulary_texts(study, wording, places) if spoken else [])
     model.card["pairs"] = len(train)
     kept = kept_features(model.to(process.device), study, progress)
     with process.main_process_first():  # which encodes what the others find kept
-        pairs = pairs_of(recipe, model, train, texts, store, kept)
+        told = None
+        if model.text is not None:
+            told = texts_of(model, of_pair, texts_at(study, wording, places), len(places), kept)
+        pairs = Pairs(
+            rows=train["row"].to_numpy(),
+            subjects=train["subject_id"].to_numpy(),
+            read=store.read,
+            texts=told,
+            codes=None if model.codes is None else codes_of(model, train, study),
+            other=second_strips(recipe.training.objective, train["subject_id"].to_numpy()),
+        )
     validation = table.filter(pc.equal(table["split"], "validation"))
+    validation = sampled(validation, MOST_HELD, recipe.training.seed)
     held = None
     if process.is_main_process and pairs.other is not None:
         held = held_views(validation, store, model, recipe.training.objective)
     elif process.is_main_process:
-        held = held_of(validation, store, model, kept)
+        held = held_of(validation, study, store, model, wording, kept)
     history = align(recipe, model, pairs, held, workshop, signature, progress)
     first = process.is_main_process
     process.destroy_process_group()  # what follows is the first process's alone
     if not first:
         return {}
-    best = load(workshop / "best")
+    best = load(workshop / BEST)
     best.save(out)
     probes = fit_probes_of(best, study, out, recipe.evaluation, progress)
-    size = {"pairs": len(train), "patients": len(pc.unique(train["subject_id"])), "distinct_texts": len(texts)}
+    size = {"pairs": len(train), "patients": len(pc.unique(train["subject_id"])), "distinct_texts": len(places)}
     return {**size, "history": history, "probes": probes, **best.card}
 
 
@@ -104,20 +121,6 @@ def new_model(recipe: Recipe, study: Path, texts: list[str]) -> Model:
     if recipe.training.without_class is not None:
         model.card["without_class"] = recipe.training.without_class
     return model
-
-
-def pairs_of(
-    recipe: Recipe, model: Model, train: pa.Table, texts: list[str], store: Store, kept: KeptFeatures | None
-) -> Pairs:
-    """The training pairs in memory; `texts` are their distinct ones, sorted, and `store` is at the model's rate."""
-    return Pairs(
-        rows=train["row"].to_numpy(),
-        subjects=train["subject_id"].to_numpy(),
-        read=store.read,
-        texts=None if model.text is None else texts_of(model, train["text"].to_pylist(), texts, kept),
-        codes=None if model.codes is None else codes_of(model, train),
-        other=second_strips(recipe.training.objective, train["subject_id"].to_numpy()),
-    )
 
 
 def align(
@@ -159,7 +162,7 @@ def align(
             epoch=state.epoch,
             rank=accelerator.process_index,
             world=accelerator.num_processes,
-            ahead=accelerator.device.type != "cpu",
+            ahead=threads_ahead(accelerator.device),
         ):
             seed_dropout(options.seed, state.step, accelerator.process_index)
             set_learning_rate(optimizer, learning_rate(state.step, steps, options.learning_rate, options.warmup))
@@ -172,6 +175,8 @@ def align(
         if accelerator.is_main_process:
             _close_epoch(state, options, held, workshop, signature, loss_of_epoch)
         accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        refuse_unsealed(workshop, state)
     return state.history
 
 
@@ -196,18 +201,17 @@ def validate(model: Model, held: Held) -> float:
     """Mean reciprocal rank between ECGs and the distinct texts, and between ECGs and records, both ways; their mean."""
     scores = []
     if model.text is not None:
-        told = [i for i, text in enumerate(held.texts) if text is not None]
+        told = np.array([i for i, text in enumerate(held.texts) if text is not None], np.int64)
         texts = [text for text in held.texts if text is not None]
         distinct, group = list(dict.fromkeys(texts)), numbers_of(texts)
         features = model.text_features(distinct) if held.text_features is None else held.text_features
-        scores.append(
-            reciprocal_rank(embedded(model, held.strips[told], "coarse"), model.project_text(features), group)
-        )
+        ecg = embedded(model, held.strips, "coarse", told)
+        scores.append(reciprocal_rank(ecg, model.project_text(features), group))
     if held.records is not None and held.code_sets is not None:
         known = np.flatnonzero(np.diff(held.records.offsets))
         _, first, group = np.unique(held.code_sets[known], return_index=True, return_inverse=True)
         codes = model.encode_records(held.records)[known][first]
-        scores.append(reciprocal_rank(embedded(model, held.strips[known], "fine"), codes, group))
+        scores.append(reciprocal_rank(embedded(model, held.strips, "fine", known), codes, group))
     return float(np.mean(scores))
 
 
@@ -223,5 +227,6 @@ def _close_epoch(
     if score > state.best or (held is None and last):
         state.best = max(score, state.best)
         average.model.card = {**average.model.card, **entry}
-        average.model.save(workshop / "best")
+        average.model.save(workshop / BEST)
+        seal(workshop, state)
     keep(workshop, state, signature)

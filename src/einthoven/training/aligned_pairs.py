@@ -1,53 +1,73 @@
 """From the tables of a study to what the contrastive loop trains on and is validated by."""
 
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
+from typing import Any, Final, Protocol
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+import torch
 from torch import Tensor
 
 from einthoven import schema
 from einthoven.batches import Codes, Ints, Texts
 from einthoven.config import Recipe
-from einthoven.encoders.code_records import Records, code_sets, encode_records
+from einthoven.encoders.code_records import Records, code_sets
 from einthoven.encoders.codes import create as create_codes
 from einthoven.encoders.codes import load as load_codes
 from einthoven.encoders.text_features import KeptFeatures
-from einthoven.evaluation.split import read_pairs
 from einthoven.model import STRIPS, CodePart, Model
 from einthoven.study import read_manifest, read_table, stage_manifest
+from einthoven.training.paired_columns import distinct_texts, records_at, texts_at
 from einthoven.vocabulary import vocabulary as vocabularies
 from einthoven.vocabulary.patients import train_patients
 from einthoven.vocabulary.rules import rules_of
 from einthoven.waveforms.store import Store
 from einthoven.waveforms.strips import Floats, from_store
 
+MOST_TEXTS: Final = 200_000
+"""Texts that a tokenizer is made of: more change its vocabulary little, and take memory and minutes."""
+
+MOST_HELD: Final = 10_000
+"""Validation pairs that choose the checkpoint: of more, a sample."""
+
+
+class Strips(Protocol):
+    """[n, s, 12, t] millivolts, in memory or cut when they are asked for."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, key: Any, /) -> Floats: ...
+
+
+@dataclass(frozen=True)
+class StoredStrips:
+    """Strips of rows of the store. A validation split in memory may be larger than the memory there is."""
+
+    store: Store
+    rows: Ints  # [n]
+    rate: int  # hertz of the strips
+    length: int  # samples of each
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, key: Any, /) -> Floats:
+        block = self.store.read(self.rows[key])
+        return from_store(block, self.store.sampling_rate, self.rate, self.length, STRIPS)
+
 
 @dataclass(frozen=True)
 class Held:
     """The validation pairs that choose the checkpoint."""
 
-    strips: Floats  # [n, s, 12, t] millivolts
+    strips: Strips
     texts: list[str | None]
     text_features: Tensor | None = None  # [m, c] of the distinct texts in their order, by a frozen encoder
     records: Records | None = None
     code_sets: Ints | None = None  # [n] equal numbers: the same codes
-
-
-def training_pairs(study: Path, concatenation: str, modalities: Sequence[str]) -> pa.Table:
-    """The pairs with a signal and, where the model has others, at least one other modality; by recording, with its age.
-
-    `text` is the concatenation asked for.
-    """
-    table = read_pairs(study, concatenation)
-    has = {"text": pc.is_valid(table["text"]), "codes": pc.greater(pc.list_value_length(table["codes"]), 0)}
-    other = [has[name] for name in modalities if name in has]
-    signal = pc.is_valid(table["row"])
-    return table.filter(pc.and_(signal, functools.reduce(pc.or_, other)) if other else signal)
 
 
 def code_kinds(study: Path) -> dict[str, list[str]]:
@@ -79,43 +99,71 @@ def kept_features(model: Model, study: Path, progress: Callable[[int, int, str],
     return KeptFeatures(model.text, model.tokenizer, model.tokenize, model.text_config.max_tokens, study, report)
 
 
-def texts_of(model: Model, of_pair: list[str | None], texts: list[str], kept: KeptFeatures | None) -> Texts:
-    """The distinct texts as tokens and, of a frozen encoder, as features; and which of them each pair has."""
-    number = {text: i for i, text in enumerate(texts)}
-    rows = [*texts, ""] if any(text is None for text in of_pair) else texts
-    tokens, mask = model.tokenize(rows)
-    assert model.tokenizer is not None
+def vocabulary_texts(study: Path, concatenation: str, places: Ints) -> list[str]:
+    """Texts to make a tokenizer of: all, or MOST_TEXTS of them at random; `places` are those of the distinct ones."""
+    if len(places) > MOST_TEXTS:
+        places = np.sort(np.random.default_rng(0).choice(places, MOST_TEXTS, replace=False))
+    return [text for part in texts_at(study, concatenation, places) for text in part]
+
+
+def texts_of(
+    model: Model, of_pair: Ints, texts: Iterable[list[str]], count: int, kept: KeptFeatures | None = None
+) -> Texts:
+    """The distinct texts as tokens and, of a frozen encoder, as features.
+
+    Args:
+        of_pair: [n] which of the texts each pair has; -1: none.
+        texts: they, in order, in lists that are tokenised one at a time.
+        count: how many they are.
+    """
+    assert model.tokenizer is not None and model.text_config is not None
+    rows = count + int((of_pair < 0).any())  # the last is the empty text, where any pair has none
+    small = torch.int16 if len(model.tokenizer) <= 1 << 15 else torch.int32
+    tokens = torch.full((rows, model.text_config.max_tokens), model.tokenizer.pad_token_id, dtype=small)
+    mask = torch.zeros(tokens.shape, dtype=torch.bool)
+    whole: list[str] = []
+    start = width = 0
+    for part in chain(texts, [[""]] * (rows - count)):
+        found, seen = model.tokenize(part)
+        stop, width = start + len(part), max(width, found.shape[1])
+        tokens[start:stop, : found.shape[1]], mask[start:stop, : found.shape[1]] = found, seen
+        start = stop
+        whole += part if kept is not None else []
     return Texts(
-        of_pair=np.array([-1 if text is None else number[text] for text in of_pair]),
-        tokens=tokens,
-        mask=mask,
+        of_pair=of_pair,
+        tokens=tokens[:, :width],
+        mask=mask[:, :width],
         mask_token=model.tokenizer.mask_token_id,
         content=model.content.cpu(),
-        features=None if kept is None else kept.of(rows),
+        features=None if kept is None else kept.of(whole),
     )
 
 
-def codes_of(model: Model, table: pa.Table) -> Codes:
+def codes_of(model: Model, pairs: pa.Table, study: Path) -> Codes:
     """The coded records of pairs, as the model's encoder takes them."""
-    assert model.codes is not None
-    return Codes(*records_of(model, table), model.codes.config.max_codes)
-
-
-def records_of(model: Model, table: pa.Table) -> tuple[Records, Ints]:
-    """The coded records of pairs, and the number of each one's set of codes."""
     assert model.codes is not None and model.vocabulary is not None
-    ages = table["age"].to_numpy().astype(np.float32)
-    records = encode_records(table, ages, model.vocabulary, model.codes.kinds)
-    return records, code_sets(records)
+    records = records_at(pairs, study, model.vocabulary, model.codes.kinds)
+    return Codes(records, code_sets(records), model.codes.config.max_codes)
 
 
-def held_of(table: pa.Table, store: Store, model: Model, kept: KeptFeatures | None = None) -> Held | None:
+def sampled(pairs: pa.Table, most: int, seed: int) -> pa.Table:
+    """All pairs, or of more than `most` so many at random, in their order."""
+    if len(pairs) <= most:
+        return pairs
+    return pairs.take(np.sort(np.random.default_rng(seed).choice(len(pairs), most, replace=False)))
+
+
+def held_of(
+    pairs: pa.Table, study: Path, store: Store, model: Model, concatenation: str, kept: KeptFeatures | None = None
+) -> Held | None:
     """The validation pairs; None where there are fewer than two."""
-    if len(table) < 2:
+    if len(pairs) < 2:
         return None
-    block = store.read(table["row"].to_numpy())
-    strips = from_store(block, store.sampling_rate, model.ecg_config.sampling_rate, model.strip_samples, STRIPS)
-    records, sets = (None, None) if model.codes is None else records_of(model, table)
-    texts = table["text"].to_pylist()
+    strips = StoredStrips(store, pairs["row"].to_numpy(), model.ecg_config.sampling_rate, model.strip_samples)
+    codes = None if model.codes is None else codes_of(model, pairs, study)
+    records, sets = (None, None) if codes is None else (codes.records, codes.sets)
+    numbers, places = distinct_texts(pairs)
+    known = [text for part in texts_at(study, concatenation, places) for text in part]
+    texts = [known[number] if number >= 0 else None for number in numbers]
     features = None if kept is None else kept.of(list(dict.fromkeys(text for text in texts if text is not None)))
     return Held(strips, texts, features, records, sets)

@@ -19,13 +19,16 @@ from einthoven.encoders.codes import MaskedCodes, create, load, save
 from einthoven.errors import EinthovenError
 from einthoven.study import data_kind
 from einthoven.training.loop import (
+    BEST,
     State,
     adamw,
     finish_step,
     keep,
     learning_rate,
     precision,
+    refuse_unsealed,
     resume,
+    seal,
     seed_dropout,
     set_learning_rate,
 )
@@ -62,7 +65,7 @@ def pretrain_on_study(
     history = pretrain(
         recipe, model, vocabulary, lines["train"], lines["validation"], workshop, card, signature, progress
     )
-    best, _, card = load(workshop / "best")
+    best, _, card = load(workshop / BEST)
     save(best, vocabulary, card, out)
     return {**card, "history": history}
 
@@ -111,6 +114,7 @@ def pretrain(
         entry = {"epoch": float(state.epoch), "step": float(state.step), "loss": float(torch.stack(losses).mean())}
         _close_epoch(state, options, most, held, vocabulary, card or {}, workshop, entry)
         keep(workshop, state, signature)
+    refuse_unsealed(workshop, state)
     return state.history
 
 
@@ -184,4 +188,5 @@ def _close_epoch(
     score = entry.get("validation_loss", math.inf)
     if score < state.best or (not len(held) and last):
         state.best = min(score, state.best)
-        save(state.average, vocabulary, {**card, **entry}, workshop / "best")
+        save(state.average, vocabulary, {**card, **entry}, workshop / BEST)
+        seal(workshop, state)

@@ -21,13 +21,16 @@ from einthoven.evaluation.finetuned import measured
 from einthoven.evaluation.targets import CLASSES, REGRESSION
 from einthoven.training.labelled import Labelled
 from einthoven.training.loop import (
+    BEST,
     State,
     adamw,
     finish_step,
     keep,
     learning_rate,
     precision,
+    refuse_unsealed,
     resume,
+    seal,
     seed_dropout,
 )
 from einthoven.waveforms.store import Store
@@ -150,6 +153,7 @@ def finetune(
             _close(state, epochs, held, store, workshop, float(torch.stack(losses).mean()))
             keep(workshop, state, signature)
             losses = []
+    refuse_unsealed(workshop, state)
     return state.history
 
 
@@ -186,7 +190,8 @@ def _close(state: State[Classifier], epochs: int, held: Labelled, store: Store, 
     if (score is not None and score >= state.best) or (state.best == -math.inf and state.epoch == epochs):
         state.best = state.best if score is None else score
         state.average.card = {**state.average.card, **entry}
-        state.average.save(workshop / "best")
+        state.average.save(workshop / BEST)
+        seal(workshop, state)
 
 
 def validate(classifier: Classifier, held: Labelled, store: Store) -> float | None:

@@ -18,6 +18,7 @@ from einthoven.model_directory import load
 from einthoven.study import atomic, data_kind, write_json
 from einthoven.training.finetune import Progress, create, finetune, head_of, unlearnt
 from einthoven.training.labelled import Labelled, labelled_splits
+from einthoven.training.loop import BEST
 from einthoven.waveforms.rates import at_rate
 
 PREDICTIONS = "predictions.parquet"
@@ -48,7 +49,7 @@ def finetune_on_study(
     store = at_rate(study, model.ecg_config.sampling_rate)
     options = recipe.finetuning, recipe.augmentation
     history = finetune(classifier, train, splits["validation"], store, *options, workshop, signature, progress)
-    best = load_classifier(workshop / "best")
+    best = load_classifier(workshop / BEST)
     best.save(out)
     predictions = best.predict_rows(store, goal.rows, lambda i, n: progress(i, n, f"predictions, {asked.split}"))
     write_predictions(out / PREDICTIONS, goal, asked.split, targets.labels, predictions)

@@ -2,9 +2,12 @@
 
 import json
 import math
-from dataclasses import dataclass
+import os
+import pickle
+import zipfile
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -12,7 +15,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from einthoven.errors import EinthovenError
-from einthoven.study import atomic
+from einthoven.study import atomic, sha256
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -28,12 +31,33 @@ class State(Generic[M]):
     epoch: int
     step: int
     history: list[dict[str, float]]
+    sealed: dict[str, str] = field(default_factory=dict)  # SHA-256 of each file of the epoch that was kept
+
+
+BEST = "best"
+"""Below a workshop, the epoch that was kept, as a directory."""
+
+
+def seal(workshop: Path, state: State[M]) -> None:
+    """Note what the epoch's directory, just written, holds."""
+    state.sealed = _contents(workshop / BEST)
+
+
+def refuse_unsealed(workshop: Path, state: State[M]) -> None:
+    """Refuse a kept epoch that is not as it was written, before it becomes the result."""
+    if state.sealed != _contents(workshop / BEST):
+        raise EinthovenError(f"{workshop / BEST} is damaged: delete {workshop} and repeat; training begins anew.")
+
+
+def _contents(directory: Path) -> dict[str, str]:
+    return {str(path.relative_to(directory)): sha256(path) for path in sorted(directory.rglob("*")) if path.is_file()}
 
 
 def keep(workshop: Path, state: State[M], signature: str) -> None:
     """Write a loop's state: plain tensors and numbers, so that loading it runs no code."""
     parts = {name: getattr(state, name).state_dict() for name in ("model", "average", "optimizer")}
     numbers = {"epoch": state.epoch, "step": state.step, "best": state.best, "history": json.dumps(state.history)}
+    numbers["sealed"] = json.dumps(state.sealed)
     with atomic(workshop / "state.pt") as temporary:
         torch.save({"signature": signature, **parts, **numbers}, temporary)
 
@@ -46,7 +70,7 @@ def resume(workshop: Path, state: State[M], signature: str, device: torch.device
     path = workshop / "state.pt"
     if not path.exists():
         return
-    saved = torch.load(path, map_location=device, weights_only=True)
+    saved = _load(path, device)
     if saved["signature"] != signature:
         raise EinthovenError(
             f"{workshop} holds an unfinished run of another recipe or study. Finish it with those, or delete it."
@@ -55,6 +79,21 @@ def resume(workshop: Path, state: State[M], signature: str, device: torch.device
         getattr(state, name).load_state_dict(saved[name])
     state.epoch, state.step, state.best = saved["epoch"], saved["step"], saved["best"]
     state.history = json.loads(saved["history"])
+    if "sealed" in saved:
+        state.sealed = json.loads(saved["sealed"])
+    else:  # by an earlier version
+        seal(workshop, state)
+
+
+def _load(path: Path, device: torch.device) -> dict[str, Any]:
+    """A state; of the checksums that are in the file torch looks at none."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if archive.testzip() is None:
+                return dict(torch.load(path, map_location=device, weights_only=True))
+    except (zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, ValueError, KeyError, EOFError):
+        pass
+    raise EinthovenError(f"{path} is damaged: delete {path.parent} and repeat; training begins anew.")
 
 
 def precision(wanted: str, device: torch.device) -> str:
@@ -66,6 +105,14 @@ def precision(wanted: str, device: torch.device) -> str:
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
     return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "fp32"
+
+
+def threads_ahead(device: torch.device) -> int:
+    """Batches that threads make while others are trained on: this process's share of the cores, 8 at most; on the
+    processor itself none, see `batches.epoch_batches`."""
+    if device.type == "cpu":
+        return 0
+    return min(8, max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
 
 
 def learning_rate(step: int, steps: int, peak: float, warmup: float) -> float:

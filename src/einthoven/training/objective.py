@@ -11,7 +11,7 @@ from einthoven.batches import Batch, Ints
 from einthoven.config import Training
 from einthoven.evaluation.retrieval import best_ranks
 from einthoven.model import Model
-from einthoven.training.aligned_pairs import Held
+from einthoven.training.aligned_pairs import Held, Strips
 from einthoven.waveforms.strips import Floats
 
 
@@ -38,10 +38,11 @@ class Objective(nn.Module, ABC):
         """How well the held-out recordings are done; the epoch with the highest is kept."""
 
 
-def embedded(model: Model, strips: Floats, space: str) -> Floats:
-    """Unit vectors [n, d] of recordings given as strips [n, s, 12, t]."""
+def embedded(model: Model, strips: Strips, space: str, which: Ints) -> Floats:
+    """Unit vectors [n, d] of the recordings at the places `which` [n], given as strips."""
     parts = [
-        model.encode_strips(torch.from_numpy(strips[i : i + 64])).vectors(space) for i in range(0, len(strips), 64)
+        model.encode_strips(torch.from_numpy(strips[which[i : i + 64]])).vectors(space)
+        for i in range(0, len(which), 64)
     ]
     ecg: Floats = torch.cat(parts).cpu().numpy()
     return ecg

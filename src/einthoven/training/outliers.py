@@ -1,7 +1,7 @@
 """Outlier detectors kept with a model: fitted on train recordings, their thresholds set on validation recordings."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,10 @@ from einthoven import schema
 from einthoven.config import Evaluation
 from einthoven.embed import Rows, embed_rows
 from einthoven.errors import EinthovenError
+from einthoven.evaluation.detectors import DETECTORS, Detector, Exposure, read_by
 from einthoven.evaluation.intervals import Floats, Integers
 from einthoven.evaluation.labels import super_classes, without_class
-from einthoven.evaluation.outliers import DETECTORS, FILE, Calibrated, Detector, Outliers, save_outliers
+from einthoven.evaluation.outliers import FILE, Calibrated, Outliers, save_outliers
 from einthoven.evaluation.transfer import Probe
 from einthoven.evaluation.zeroshot import PROMPTS
 from einthoven.model import Model
@@ -23,10 +24,14 @@ from einthoven.model_directory import load
 from einthoven.study import read_table
 from einthoven.training.probes import FILE as PROBES
 from einthoven.training.probes import load_probes
+from einthoven.waveforms.corruptions import CORRUPTIONS, CorruptedStore, possible
 from einthoven.waveforms.store import Store
 
 MOST = 10_000
 """Recordings of a split that are read; of a larger one a sample."""
+
+EXPOSED = 4_000
+"""Corrupted train recordings that outlier exposure is fitted on: of each corruption as many, of each severity too."""
 
 COMMON = 30
 """Recordings that a set of findings needs, to be a class of relative Mahalanobis."""
@@ -47,7 +52,8 @@ def fit_outliers_of(
         return {"fitted": 0, "calibrated": 0}
     seen = embed_rows(model, store, train["row"].to_numpy(), lambda i, n: progress(i, n, "train features"))
     usual = embed_rows(model, store, held["row"].to_numpy(), lambda i, n: progress(i, n, "validation features"))
-    detectors = fit_detectors(model, seen, common_sets(study, train), whole_probe(directory, "model"))
+    exposed = corrupted(model, store, train["row"].to_numpy(), options.seed, progress)
+    detectors = fit_detectors(model, seen, common_sets(study, train), whole_probe(directory, "model"), exposed)
     if options.detector not in detectors:
         raise EinthovenError(
             f"detector {options.detector}: this model and study have no {_wanting(options.detector)}. Choose another: "
@@ -95,18 +101,49 @@ def common_sets(study: Path, rows: pa.Table) -> Integers:
 
 
 def whole_probe(directory: Path, series: str) -> Probe | None:
-    """The probe of all labels, of the classes it could learn; None where the model has none."""
+    """The probe of all labels, of the classes it could learn; None where the model has none of that series."""
     fitted = load_probes(directory / PROBES)
     if fitted is None:
         return None
     classes, probes = fitted
+    if series not in probes:  # `evaluation.control = false`
+        return None
     probe = max(probes[series], key=lambda probe: probe.fraction)
     return probe.only([i for i, name in enumerate(classes) if name not in probe.unlearnt])
 
 
-def fit_detectors(model: Model, seen: Rows, labels: Integers, probe: Probe | None) -> dict[str, Detector]:
+def corrupted(
+    model: Model, store: Store, rows: Integers, seed: int, progress: Callable[[int, int, str], None]
+) -> dict[str, Floats]:
+    """What the first layers say of rows corrupted on purpose: corruption -> [n, e]. Not the draws that are measured."""
+    rate, random = min(store.sampling_rate, model.ecg_config.sampling_rate), np.random.default_rng([seed, EXPOSED])
+    kinds = {name: one for name, one in CORRUPTIONS.items() if possible(name, rate)}
+    found: dict[str, Floats] = {}
+    for place, (name, corruption) in enumerate(kinds.items(), start=1):
+        count = min(len(rows), -(-EXPOSED // len(kinds) // len(corruption.levels)))
+        parts = []
+        for severity in range(1, len(corruption.levels) + 1):
+            drawn = np.sort(random.choice(rows, count, replace=False))
+            signals = CorruptedStore(store, name, severity, int(random.integers(2**31)))
+            parts.append(embed_rows(model, signals, drawn, lambda i, n: None).early)
+        found[name] = np.concatenate(parts)
+        progress(place, len(kinds), f"corrupted train features: {name}")
+    return found
+
+
+def exposure(usual: Floats, exposed: Mapping[str, Floats], without: str | None = None) -> Exposure:
+    """Outlier exposure fitted on usual recordings [n, e] and all corrupted ones but those of the kind `without`."""
+    bad = [part for name, part in exposed.items() if name != without]
+    detector = Exposure()
+    detector.fit(np.concatenate([usual, *bad]), np.repeat([0, 1], [len(usual), sum(map(len, bad))]))
+    return detector
+
+
+def fit_detectors(
+    model: Model, seen: Rows, labels: Integers, probe: Probe | None, exposed: Mapping[str, Floats]
+) -> dict[str, Detector]:
     """Every detector that this model and these labels allow, fitted on recordings as the model sees them."""
-    made: dict[str, tuple[Any, ...]] = {"mahalanobis": (), "neighbours": ()}
+    made: dict[str, tuple[Any, ...]] = {"early": (), "mahalanobis": (), "neighbours": ()}
     if (labels >= 0).any():
         made["relative-mahalanobis"] = ()
     if probe is not None and len(probe.bias):
@@ -118,9 +155,4 @@ def fit_detectors(model: Model, seen: Rows, labels: Integers, probe: Probe | Non
     detectors: dict[str, Detector] = {name: DETECTORS[name](*made[name]) for name in DETECTORS if name in made}
     for detector in detectors.values():
         detector.fit(read_by(detector, seen), labels)
-    return detectors
-
-
-def read_by(detector: Detector, seen: Rows) -> Floats:
-    """What a detector reads of recordings as a model sees them."""
-    return seen.features if detector.reads == "features" else seen.vectors
+    return {"exposure": exposure(seen.early, exposed), **detectors}

@@ -110,8 +110,9 @@ class MatchingViews(Objective):
 
     def score(self, held: Held) -> float:
         """Mean reciprocal rank of the matching strip among those of all held-out patients, both ways."""
-        left, right = (embedded(self.model, held.strips[:, view, None], "fine") for view in range(2))
-        return reciprocal_rank(left, right, np.arange(len(left)))
+        everyone = np.arange(len(held.strips))
+        left, right = (embedded(self.model, held.strips[:, view, None], "fine", everyone) for view in range(2))
+        return reciprocal_rank(left, right, everyone)
 
 
 class Decoder(nn.Module):
@@ -169,11 +170,10 @@ class MaskedStrips(Objective):
     @torch.inference_mode()
     def score(self, held: Held) -> float:
         """Minus the loss on all held-out strips, with patches hidden that are the same every time."""
-        strips = torch.from_numpy(held.strips).flatten(0, 1)
         generator = torch.Generator(self.model.device).manual_seed(0)
         errors = []
-        for start in range(0, len(strips), 64):
-            part = strips[start : start + 64].to(self.model.device)
+        for start in range(0, len(held.strips), 32):
+            part = torch.from_numpy(held.strips[start : start + 32]).flatten(0, 1).to(self.model.device)
             hidden = self.hide(len(part), generator)
             errors.append(masked_error(self(part, hidden), part, hidden))
         return -float(torch.cat(errors).mean())

@@ -117,7 +117,7 @@ def _load_chunk(read: Reader[Name], chunk: Sequence[Name], sampling_rate: int, s
     for name in chunk:
         try:
             record = read(name)
-            block[kept] = standardise(record.signal, record.names, record.rate, sampling_rate, samples)
+            standardise(record.signal, record.names, record.rate, sampling_rate, samples, out=block[kept])
         except RecordingError as error:
             found.append(error)
         else:

@@ -35,13 +35,21 @@ def lead_places(names: tuple[str, ...]) -> tuple[int | None, ...]:
     return places
 
 
-def standardise(signal: npt.NDArray[Any], names: Sequence[str], rate: float, target_rate: int, samples: int) -> Samples:
+def standardise(
+    signal: npt.NDArray[Any],
+    names: Sequence[str],
+    rate: float,
+    target_rate: int,
+    samples: int,
+    out: Samples | None = None,
+) -> Samples:
     """Bring recordings into the form of the store: int16 microvolts [..., 12, samples] at `target_rate` hertz.
 
     `signal` is [..., leads, any length], int16 microvolts (MISSING_SAMPLE: not recorded) or float millivolts (NaN: not
     recorded), at `rate` hertz. The first `samples / target_rate` seconds are kept and shorter recordings are padded
     with MISSING_SAMPLE. III, aVR, aVL and aVF are derived where they are absent and I and II are there. Values beyond
-    ±32.767 mV are clipped. Recordings of equal leads, rate and length can be given as one array.
+    ±32.767 mV are clipped. Recordings of equal leads, rate and length can be given as one array. `out`: where the
+    result is written, if it has a place already.
     """
     if signal.ndim < 2 or signal.shape[-2] != len(names):
         raise ValueError(f"expected [..., {len(names)} leads, samples], not {signal.shape}")
@@ -49,10 +57,11 @@ def standardise(signal: npt.NDArray[Any], names: Sequence[str], rate: float, tar
         raise ValueError(f"expected int16 microvolts or float millivolts, not {signal.dtype}")
     places = lead_places(tuple(names))
     if rate != target_rate:
-        signal = _resample(signal, rate, target_rate, samples)
+        signal = _resample(np.ascontiguousarray(signal), rate, target_rate, samples)
     length = min(signal.shape[-1], samples)
     stored = signal[..., :length] if signal.dtype == np.int16 else to_microvolts(signal[..., :length])
-    out = np.empty((*signal.shape[:-2], len(LEADS), samples), dtype=np.int16)
+    if out is None:
+        out = np.empty((*signal.shape[:-2], len(LEADS), samples), dtype=np.int16)
     out[..., length:] = MISSING_SAMPLE
     for lead, place in enumerate(places):
         if place is not None:

@@ -6,7 +6,6 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from scipy.signal import resample_poly
 
 from einthoven.errors import EinthovenError
 from einthoven.schema import LEADS, MICROVOLT, MISSING_SAMPLE
@@ -21,6 +20,8 @@ def resample(signal: Floats, rate: float, target: float) -> Floats:
     """Polyphase resampling along the last axis, hertz to hertz."""
     if rate == target:
         return signal
+    from scipy.signal import resample_poly  # slow to import: a search by words does without
+
     ratio = Fraction(target).limit_denominator(10_000) / Fraction(rate).limit_denominator(10_000)
     # "line": without it the ends of a strip that sits on an offset would ring
     return np.asarray(resample_poly(signal, ratio.numerator, ratio.denominator, axis=-1, padtype="line"), np.float32)
@@ -28,9 +29,10 @@ def resample(signal: Floats, rate: float, target: float) -> Floats:
 
 def millivolts(block: npt.NDArray[np.int16]) -> Floats:
     """Stored microvolts to millivolts; what was not recorded becomes 0."""
-    signal = block.astype(np.float32)
-    signal *= np.float32(MICROVOLT)
-    signal[block == MISSING_SAMPLE] = 0
+    signal: Floats = np.multiply(block, np.float32(MICROVOLT), dtype=np.float32)
+    missing = block == MISSING_SAMPLE
+    if missing.any():
+        signal[missing] = 0
     return signal
 
 

@@ -9,10 +9,11 @@ import math
 import os
 import re
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -38,9 +39,8 @@ class RecordingError(ValueError):
         return f"{self.reason}: {self.detail}"
 
 
-@dataclass(frozen=True)
-class Signal:
-    """One signal line of a header."""
+class Signal(NamedTuple):
+    """One signal line of a header. A tuple: made twelve times a record, a frozen dataclass took a tenth of reading."""
 
     file: str
     format: str  # "16" for every notation of it: "16+24", "16x1"
@@ -211,13 +211,16 @@ def _is_16(header: Header) -> bool:
 
 
 def _read_16(path: Path, folder: Path, header: Header, checksums: bool) -> Record:
-    # One contiguous transposition here makes every later pass over a lead sequential.
-    stored = np.ascontiguousarray(_stored_16(path, folder, header).T)
+    stored = _stored_16(path, folder, header)
     if checksums:
         _check_sums(stored, header, path.with_name(header.signals[0].file))
     names = tuple(signal.name for signal in header.signals)
     if all(s.gain == 1000 and s.baseline == 0 and s.units.casefold() == "mv" for s in header.signals):
-        return Record(stored, names, header.rate)
+        return Record(stored.T, names, header.rate)  # a view: who stores it transposes it into its place
+    stored = np.ascontiguousarray(stored.T)  # makes every later pass over a lead sequential
+    scales = [1000 * MILLIVOLTS[s.units.casefold()] / s.gain for s in header.signals]
+    if all(x.is_integer() and 1 <= x <= 1000 for x in scales) and all(_whole(s.baseline) for s in header.signals):
+        return Record(_microvolts(stored, scales, [s.baseline for s in header.signals]), names, header.rate)
     return Record(_millivolts(stored, header), names, header.rate)
 
 
@@ -258,11 +261,36 @@ def _stored_val(file: Path, handle: int, size: int, header: Header) -> npt.NDArr
 
 
 def _check_sums(stored: npt.NDArray[np.int16], header: Header, file: Path) -> None:
-    sums = stored.view(np.uint16).sum(axis=1, dtype=np.uint16)  # wraps around, as the checksum does
-    for found, signal in zip(sums, header.signals, strict=True):
+    for found, signal in zip(_sums(stored), header.signals, strict=True):
         if signal.checksum is not None and found != signal.checksum:
             detail = f"{file.name}: lead {signal.name} sums to {found}, the header says {signal.checksum}"
             raise RecordingError("checksum", detail)
+
+
+def _sums(stored: npt.NDArray[np.int16]) -> npt.NDArray[np.uint16]:
+    """Of each signal of [samples, signals], modulo 65536; first of fifty samples side by side: ten times as fast."""
+    samples, count = stored.shape
+    whole, values = samples // 50, np.ascontiguousarray(stored).view(np.uint16)
+    sides = values[: 50 * whole].reshape(whole, 50 * count).sum(axis=0, dtype=np.uint16)
+    rest = values[50 * whole :].sum(axis=0, dtype=np.uint16)
+    result: npt.NDArray[np.uint16] = sides.reshape(50, count).sum(axis=0, dtype=np.uint16) + rest
+    return result
+
+
+def _whole(baseline: float) -> bool:
+    return baseline.is_integer() and abs(baseline) < 1 << 20
+
+
+def _microvolts(
+    stored: npt.NDArray[np.int16], scales: Sequence[float], baselines: Sequence[float]
+) -> npt.NDArray[np.int16]:
+    """What `standardise.to_microvolts` makes of `_millivolts`, where a stored unit is a whole number of microvolts."""
+    values = stored.astype(np.int32)
+    values -= np.asarray(baselines, np.int32)[:, None]
+    values *= np.asarray(scales, np.int32)[:, None]
+    result = np.clip(values, -32767, 32767, out=values).astype(np.int16)
+    result[stored == MISSING_SAMPLE] = MISSING_SAMPLE
+    return result
 
 
 def _millivolts(stored: npt.NDArray[np.int16], header: Header) -> npt.NDArray[np.float32]:

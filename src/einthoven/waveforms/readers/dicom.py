@@ -5,6 +5,7 @@ bytes, so the samples are scaled here. Only the elements a signal needs are pars
 """
 
 import io
+import logging
 import warnings
 from datetime import datetime
 from pathlib import Path
@@ -52,6 +53,7 @@ class Dicom:
     def read(self, content: bytes, path: Path | None, hints: Hints) -> Found:
         pydicom = needed("pydicom", "pydicom")
         warnings.filterwarnings("ignore", module="pydicom")  # they quote values
+        logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)  # and so does its log, which says them again
         if _DEFLATED in content:
             raise RecordingError("unreadable", "expected a transfer syntax that is not deflated")
         return _found(pydicom.dcmread(io.BytesIO(content), specific_tags=_TAGS))

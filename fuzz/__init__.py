@@ -1,0 +1,1 @@
+"""Damaged inputs for everything that reads something: `python -m fuzz` (docs/security.md)."""
