@@ -6,7 +6,6 @@ answers to who was allowed to see notes.
 
 import asyncio
 import base64
-
 import json
 import logging
 import zipfile
@@ -33,9 +32,13 @@ HOLDS_TEXTS = ("study/notes.parquet", "study/pairs.parquet")
 HOLDS_WORDS = "model/tokenizer/tokenizer.json"
 """A vocabulary made of the texts themselves: docs/governance.md says so, and what to do."""
 SETTINGS = (
-    'space.modalities=["ecg","codes","text"]', "training.epochs=1", "evaluation.resamples=20", "evaluation.subsets=1",
-    "evaluation.control=false", 'pairing.note_kinds=["ecg","clinical"]', 
-)  # fmt: skip
+    'space.modalities=["ecg","codes","text"]',
+    "training.epochs=1",
+    "evaluation.resamples=20",
+    "evaluation.subsets=1",
+    "evaluation.control=false",
+    'pairing.note_kinds=["ecg","clinical"]',
+)
 PATIENTS = 40
 
 
@@ -52,24 +55,64 @@ def letter(number: int) -> str:
 def resources(number: int) -> Iterator[dict[str, Any] | str]:
     of = {"subject": {"reference": f"Patient/p{number}"}}
     yield {
-        "resourceType": "Patient", "id": f"p{number}", "gender": "female", "birthDate": "1950-06-01",
-        "name": [{"family": NAMES[0], "given": [NAMES[1]]}], "telecom": [{"system": "phone", "value": NAMES[2]}],
-        "identifier": [{"value": NAMES[3]}], "address": [{"line": [NAMES[4]]}],
-    }  # fmt: skip
-    yield {"resourceType": "Condition", "id": f"c{number}", **of, "code": coded(ICD, "I48.91"), "onsetDateTime": "2020-05-31T10:00:00Z",
-           "note": [{"text": NAMES[0]}]}  # fmt: skip
-    yield {"resourceType": "Condition", "id": f"bad{number}", **of, "code": coded(ICD, "I48"), "onsetDateTime": NAMES[5]}
+        "resourceType": "Patient",
+        "id": f"p{number}",
+        "gender": "female",
+        "birthDate": "1950-06-01",
+        "name": [{"family": NAMES[0], "given": [NAMES[1]]}],
+        "telecom": [{"system": "phone", "value": NAMES[2]}],
+        "identifier": [{"value": NAMES[3]}],
+        "address": [{"line": [NAMES[4]]}],
+    }
+    yield {
+        "resourceType": "Condition",
+        "id": f"c{number}",
+        **of,
+        "code": coded(ICD, "I48.91"),
+        "onsetDateTime": "2020-05-31T10:00:00Z",
+        "note": [{"text": NAMES[0]}],
+    }
+    yield {
+        "resourceType": "Condition",
+        "id": f"bad{number}",
+        **of,
+        "code": coded(ICD, "I48"),
+        "onsetDateTime": NAMES[5],
+    }
     values = np.cumsum(np.random.default_rng(number).integers(-9, 10, (2, 5000)), axis=1)
     parts = [
-        {"code": coded(MDC, code), "valueSampledData": {"origin": {"value": 0, "unit": "uV"}, "period": 2, "factor": 1,
-                                                        "dimensions": 1, "data": " ".join(map(str, row))}}
+        {
+            "code": coded(MDC, code),
+            "valueSampledData": {
+                "origin": {"value": 0, "unit": "uV"},
+                "period": 2,
+                "factor": 1,
+                "dimensions": 1,
+                "data": " ".join(map(str, row)),
+            },
+        }
         for code, row in zip(("131329", "131330"), values, strict=True)
-    ]  # fmt: skip
-    yield {"resourceType": "Observation", "id": f"e{number}", "status": "final", **of, "code": coded(MDC, "131328"),
-           "effectiveDateTime": "2020-06-01T09:30:00Z", "component": parts, "performer": [{"display": NAMES[1]}]}  # fmt: skip
+    ]
+    yield {
+        "resourceType": "Observation",
+        "id": f"e{number}",
+        "status": "final",
+        **of,
+        "code": coded(MDC, "131328"),
+        "effectiveDateTime": "2020-06-01T09:30:00Z",
+        "component": parts,
+        "performer": [{"display": NAMES[1]}],
+    }
     content = base64.b64encode(letter(number).encode()).decode()
-    yield {"resourceType": "DocumentReference", "id": f"d{number}", "status": "current", **of, "date": "2020-05-30T08:00:00Z",
-           "author": [{"display": NAMES[1]}], "content": [{"attachment": {"contentType": "text/plain", "data": content}}]}  # fmt: skip
+    yield {
+        "resourceType": "DocumentReference",
+        "id": f"d{number}",
+        "status": "current",
+        **of,
+        "date": "2020-05-30T08:00:00Z",
+        "author": [{"display": NAMES[1]}],
+        "content": [{"attachment": {"contentType": "text/plain", "data": content}}],
+    }
     if number < 3:
         yield f'{{"resourceType": "Condition", "id": "{NAMES[0]}", '
 
@@ -159,7 +202,10 @@ def test_no_name_of_a_note_or_a_file_is_repeated(
     run("search", model, study, "--text", "atrial fibrillation")
     run("search", model, study, "--text", "a", "--where", "sex = nobody", fails=True)
     run("export", "meds", study, tmp_path / "meds-out")
-    for mistake in (["evaluate", model, source, "--split", "test", "--out", tmp_path / "x"], ["search", model, tmp_path]):
+    for mistake in (
+        ["evaluate", model, source, "--split", "test", "--out", tmp_path / "x"],
+        ["search", model, tmp_path],
+    ):
         run(*mistake, fails=True)
     audit = tmp_path / "audit.jsonl"
     served = Service.of(open_archive(model, study), Options())

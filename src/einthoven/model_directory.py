@@ -57,7 +57,7 @@ def _saved_text(values: dict[str, Any], path: Path) -> TextPart:
         raise EinthovenError(f"{tokenizer_path} is not a readable tokenizer: {type(error).__name__}.") from None
     config = from_dict(TextEncoder, values.get("encoder"), f"{path}/config.json: text")
     body = _body(values.get("body"), path)
-    size: int = body.config.vocab_size  # type: ignore[union-attr, assignment]
+    size: int = body.config.vocab_size
     if len(tokenizer) != size and config.pretrained is None:
         raise EinthovenError(
             f"{path}: the tokenizer has {len(tokenizer)} entries, the text encoder {size}. "

@@ -93,11 +93,17 @@ def test_a_model_larger_than_its_weights_is_not_built(part: str, key: str, value
     assert time.process_time() - began < 5
 
 
-@pytest.mark.parametrize(("target", "file", "old"), [
-    ("source-ptbxl", "source/ptbxl_database.csv", b"00001_lr"), ("source-mimic", "source/ecg/record_list.csv", b"s41/41"),
-    ("source-omop", "ecgs.csv", b"b.csv"),
-])  # fmt: skip
-def test_a_file_name_longer_than_any_is_a_file_that_is_not_there(target: str, file: str, old: bytes, prepared: Any) -> None:
+@pytest.mark.parametrize(
+    ("target", "file", "old"),
+    [
+        ("source-ptbxl", "source/ptbxl_database.csv", b"00001_lr"),
+        ("source-mimic", "source/ecg/record_list.csv", b"s41/41"),
+        ("source-omop", "ecgs.csv", b"b.csv"),
+    ],
+)
+def test_a_file_name_longer_than_any_is_a_file_that_is_not_there(
+    target: str, file: str, old: bytes, prepared: Any
+) -> None:
     seeds, run = prepared(target)
     run(seeds[0] | {file: seeds[0][file].replace(old, b"9" * 300)})
 
@@ -117,14 +123,21 @@ def test_no_rate_makes_seconds_of_samples_into_hours(prepared: Any) -> None:
             from_millivolts(signal, rate, LEADS, 500, 2500, 3)
     began = time.process_time()
     for rate in (1.0, 1.0001, 499.9999, 99_999.9):
-        assert from_millivolts(signal[..., : 500 if rate < 2 else None], rate, LEADS, 500, 2500, 3).shape[2:] == (12, 2500)
+        assert from_millivolts(signal[..., : 500 if rate < 2 else None], rate, LEADS, 500, 2500, 3).shape[2:] == (
+            12,
+            2500,
+        )
     assert time.process_time() - began < 5
 
 
 @pytest.mark.parametrize("field", ["sampling_rate=0.00001", "sampling_rate=499.9999", "sampling_rate=1e-300"])
 def test_nor_does_that_of_an_upload(field: str, prepared: Any) -> None:
     seeds, run = prepared("service")
-    tree = next(tree for tree in seeds if b"/api/encode/ecg" in tree["request.json"] and b"sampling_rate" in tree["request.json"])
+    tree = next(
+        tree
+        for tree in seeds
+        if b"/api/encode/ecg" in tree["request.json"] and b"sampling_rate" in tree["request.json"]
+    )
     name, _, value = field.partition("=")
     said = json.loads(tree["request.json"])
     said["fields"][name] = value
@@ -166,8 +179,19 @@ def test_damaged_tables_of_a_study_are_told(trained: tuple[Path, Path], tmp_path
         read_table(schema.NOTES, study)
 
 
-FEW = {"source-ptbxl": 6, "source-challenge": 6, "source-fhir": 2, "source-meds": 2, "source-mimic": 1, "source-omop": 1,
-       "study": 1, "model": 5, "model-config": 5, "service": 25, "labels": 3}  # fmt: skip
+FEW = {
+    "source-ptbxl": 6,
+    "source-challenge": 6,
+    "source-fhir": 2,
+    "source-meds": 2,
+    "source-mimic": 1,
+    "source-omop": 1,
+    "study": 1,
+    "model": 5,
+    "model-config": 5,
+    "service": 25,
+    "labels": 3,
+}
 """Inputs of targets that take long."""
 
 

@@ -27,7 +27,7 @@ def resample(signal: Floats, rate: float, target: float) -> Floats:
         return signal
     ratio = Fraction(target).limit_denominator(MOST) / Fraction(rate).limit_denominator(MOST)
     if max(ratio.numerator, ratio.denominator) > MOST:
-        ratio = ratio.limit_denominator(int(MOST / max(1, ratio)))
+        ratio = ratio.limit_denominator(int(min(MOST, MOST * rate / target)))
     # "line": without it the ends of a strip that sits on an offset would ring
     return np.asarray(resample_poly(signal, ratio.numerator, ratio.denominator, axis=-1, padtype="line"), np.float32)
 
