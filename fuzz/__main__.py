@@ -51,7 +51,9 @@ class Tally:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="fuzz", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="fuzz", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("targets", nargs="*", help=f"among {', '.join(TARGETS)}; none: all")
     parser.add_argument("--inputs", type=int, help="of each target, in place of its own number")
     parser.add_argument("--seed", type=int, default=0)
@@ -62,7 +64,8 @@ def main() -> None:
     if unknown := set(names) - set(TARGETS):
         parser.error(f"{min(unknown)}: expected one of {', '.join(TARGETS)}")
     began, tallies = time.monotonic(), {}
-    print(f"{'target':<16}{'inputs':>8}{'accepted':>10}{'refused':>9}{'findings':>10}{'seconds':>9}{'most s':>8}{'most MB':>9}")
+    print(f"{'target':<16}{'inputs':>8}{'accepted':>10}{'refused':>9}{'findings':>10}", end="")
+    print(f"{'seconds':>9}{'most s':>8}{'most MB':>9}")
     with tempfile.TemporaryDirectory(prefix="fuzz-") as place:
         for name in names:
             target, keep = TARGETS[name], arguments.keep.absolute()

@@ -1,4 +1,4 @@
-"""One target's inputs, one after the other: `python -m fuzz.child TARGET FIRST INPUTS SEED KEEP PLACE`, started by `fuzz`.
+"""One target's inputs, one after the other: `python -m fuzz.child TARGET FIRST INPUTS SEED KEEP PLACE`.
 
 Each input is a function of (seed, target, number). A line of JSON goes out before an input and after it.
 """
@@ -62,7 +62,11 @@ def judged(run: Run, tree: Tree) -> dict[str, Any]:
 def _where(error: BaseException) -> str:
     """The kind of an exception and the innermost lines of ours that it went through."""
     frames = traceback.extract_tb(error.__traceback__)
-    ours = [f"{Path(f.filename).name}:{f.lineno}" for f in frames if "einthoven" in f.filename and "/fuzz/" not in f.filename]
+    ours = [
+        f"{Path(f.filename).name}:{f.lineno}"
+        for f in frames
+        if "einthoven" in f.filename and "/fuzz/" not in f.filename
+    ]
     return " < ".join([type(error).__name__, *reversed(ours[-3:])])
 
 

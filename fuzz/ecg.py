@@ -49,7 +49,10 @@ def seeds(folder: Path) -> dict[str, tuple[str, list[bytes]]]:
         "edf": (".edf", [make.edf(folder / "edf"), make.edf(folder / "edf", kind=0)]),
         "hdf5": (".h5", [make.hdf5()]),
         "matlab": (".mat", [make.matlab(), make.matlab(packed=False)]),
-        "npy": (".npy", [make.npy(), make.npy(make.STORED.astype(np.int16)), make.npy(np.asfortranarray(make.MILLIVOLTS))]),
+        "npy": (
+            ".npy",
+            [make.npy(), make.npy(make.STORED.astype(np.int16)), make.npy(np.asfortranarray(make.MILLIVOLTS))],
+        ),
         "csv": (".csv", [make.table(), make.table(";"), make.table(time=False, comment="# sampling_rate: 500\n")]),
     }
 
@@ -100,8 +103,17 @@ def wfdb_seeds(folder: Path) -> list[Tree]:
     for form in ("80", "24", "32"):
         folder.mkdir(parents=True, exist_ok=True)
         values = (stored[:2].T % 100 - 50) / 1000.0
-        wfdb.wrsamp("r", 500, ["mV", "mV"], ["I", "II"], values, fmt=[form] * 2, adc_gain=[1000.0] * 2,
-                    baseline=[0] * 2, write_dir=str(folder))  # fmt: skip
+        wfdb.wrsamp(
+            "r",
+            500,
+            ["mV", "mV"],
+            ["I", "II"],
+            values,
+            fmt=[form] * 2,
+            adc_gain=[1000.0] * 2,
+            baseline=[0] * 2,
+            write_dir=str(folder),
+        )
         found.append({name: (folder / name).read_bytes() for name in ("r.hea", "r.dat")})
     for form in ("212", "61", "160", "310"):  # which only are read there: any bytes are samples of theirs
         lines = ["r 2 500", *(f"r.dat {form} 200/mV 12 0 0 0 0 {lead}" for lead in ("I", "II"))]
@@ -137,5 +149,8 @@ def archive() -> Target:
     return Target("ecg-archive", prepare, EVERY)
 
 
-TARGETS: Final = (*map(of_format, ("dicom", "muse", "aecg", "philips", "scp", "ishne", "edf", "hdf5", "matlab", "npy", "csv")),
-                  wfdb_records(), archive())  # fmt: skip
+TARGETS: Final = (
+    *map(of_format, ("dicom", "muse", "aecg", "philips", "scp", "ishne", "edf", "hdf5", "matlab", "npy", "csv")),
+    wfdb_records(),
+    archive(),
+)

@@ -1,4 +1,4 @@
-"""What einthoven writes and reads again: model directories, studies with their manifests, files of embeddings, labels."""
+"""What einthoven writes and reads again: model directories, studies with manifests, files of embeddings, labels."""
 
 import io
 import shutil
@@ -14,9 +14,13 @@ from fuzz.mutations import Tree
 from fuzz.target import Run, Target, tree_of, written
 
 SETTINGS: Final = (
-    "source.subjects=40", 'space.modalities=["ecg","codes","text"]', "training.epochs=1", "evaluation.control=false",
-    "evaluation.label_fractions=[0.5,1.0]", "evaluation.subsets=2",
-)  # fmt: skip
+    "source.subjects=40",
+    'space.modalities=["ecg","codes","text"]',
+    "training.epochs=1",
+    "evaluation.control=false",
+    "evaluation.label_fractions=[0.5,1.0]",
+    "evaluation.subsets=2",
+)
 
 
 def trained(folder: Path) -> tuple[Path, Path]:
@@ -59,7 +63,10 @@ def configs(folder: Path) -> tuple[list[Tree], Run]:
                 (place / path.name).symlink_to(path)
         load(place)
 
-    return [{name: (model / name).read_bytes()} | {other: (model / other).read_bytes()} for name, other in (small, small[::-1])], run
+    return [
+        {name: (model / name).read_bytes()} | {other: (model / other).read_bytes()}
+        for name, other in (small, small[::-1])
+    ], run
 
 
 def studies(folder: Path) -> tuple[list[Tree], Run]:
@@ -68,7 +75,9 @@ def studies(folder: Path) -> tuple[list[Tree], Run]:
     from einthoven.waveforms.store import Store
 
     kept = (schema.RECORDINGS, schema.EVENTS, schema.CODES, schema.NOTES, schema.ENTITIES, schema.PAIRS)
-    whole = {name: content for name, content in tree_of(trained(folder)[1]).items() if not name.startswith(("index", "."))}
+    whole = {
+        name: content for name, content in tree_of(trained(folder)[1]).items() if not name.startswith(("index", "."))
+    }
 
     def run(tree: Tree) -> None:
         place = written(tree, folder / "study")
@@ -88,8 +97,14 @@ def embeddings(folder: Path) -> tuple[list[Tree], Run]:
     from einthoven.evaluation.foreign import read_npz
 
     random, names = np.random.default_rng(0), np.array([f"r{i}" for i in range(40)])
-    arrays = {"recording_id": names, "features": random.normal(size=(40, 6)), "ecg": random.normal(size=(40, 4)).astype("f4"),
-              "text": random.normal(size=(40, 4)), "text_recording_id": names, "prompt_MI": random.normal(size=(2, 4))}  # fmt: skip
+    arrays = {
+        "recording_id": names,
+        "features": random.normal(size=(40, 6)),
+        "ecg": random.normal(size=(40, 4)).astype("f4"),
+        "text": random.normal(size=(40, 4)),
+        "text_recording_id": names,
+        "prompt_MI": random.normal(size=(2, 4)),
+    }
     packed, plain = io.BytesIO(), io.BytesIO()
     np.savez_compressed(packed, **arrays)
     np.savez(plain, **arrays, concatenation=np.array("entity"))
@@ -112,7 +127,10 @@ def labels(folder: Path) -> tuple[list[Tree], Run]:
         read_targets(str(written(tree, folder / "labels") / "a.csv"), study)
 
     plain = f"recording_id,af\n{ids[0]},1\n{ids[1]},\n{ids[2]},0\n"
-    return [{"a.csv": f"recording_id,lvef,ef\n{lines.replace(',0,', ',0.3,')}".encode()}, {"a.csv": plain.encode()}], run
+    return [
+        {"a.csv": f"recording_id,lvef,ef\n{lines.replace(',0,', ',0.3,')}".encode()},
+        {"a.csv": plain.encode()},
+    ], run
 
 
 def manifests(folder: Path) -> tuple[list[Tree], Run]:
@@ -124,7 +142,10 @@ def manifests(folder: Path) -> tuple[list[Tree], Run]:
 
     study = trained(folder)[1]
     whole = {f"study/{name}": content for name, content in tree_of(study).items() if name.startswith("manifests")}
-    whole |= {"study/index/forgotten.json": b'{"salt": "a", "patients": ["b"]}', "study/index/x/backend.json": b'{"backend": "exact", "name": "n"}'}
+    whole |= {
+        "study/index/forgotten.json": b'{"salt": "a", "patients": ["b"]}',
+        "study/index/x/backend.json": b'{"backend": "exact", "name": "n"}',
+    }
     rows = read_table(schema.RECORDINGS, study)
     for table in (schema.RECORDINGS, schema.EVENTS, schema.NOTES, schema.ENTITIES, schema.PAIRS):
         shutil.copytree(study, folder / "kept", dirs_exist_ok=True, ignore=shutil.ignore_patterns("index", "waveforms"))

@@ -22,17 +22,75 @@ Generator = np.random.Generator
 Mutation = Callable[[bytes, Generator], bytes]
 
 NUMBERS: Final = (
-    "0", "-0", "1", "-1", "255", "32768", "65536", "2147483648", "-2147483649", "9223372036854775808", "1e308",
-    "-1e309", "1e-320", "nan", "inf", "-inf", "0x10", "1.5", "1_000", "²", "१२", "9" * 5000, "", "0000-00-00",
-    "9999-12-31T23:59:59", "-32768", "1e9", "100000000", "4294967295",
-)  # fmt: skip
+    "0",
+    "-0",
+    "1",
+    "-1",
+    "255",
+    "32768",
+    "65536",
+    "2147483648",
+    "-2147483649",
+    "9223372036854775808",
+    "1e308",
+    "-1e309",
+    "1e-320",
+    "nan",
+    "inf",
+    "-inf",
+    "0x10",
+    "1.5",
+    "1_000",
+    "²",
+    "१२",
+    "9" * 5000,
+    "",
+    "0000-00-00",
+    "9999-12-31T23:59:59",
+    "-32768",
+    "1e9",
+    "100000000",
+    "4294967295",
+)
 """What stands where a number was."""
 
 TEXTS: Final = (
-    "", "\0", "'", '"', '""', "\\", "\n", "\r", "\t", ",", "../../../etc/passwd", "/dev/zero", "/dev/stdin", "%s%n",
-    "{{7*7}}", "=1+1", "💔", "\u202e", "\ufeff", "');--", "null", "true", "[]", "{}", "a" * 70_000, "//", "and", "ß" * 300,
-    "\x1b[2J", "NaN", "undefined", "[bold]", "$(id)", "__class__", "I48.9\u0301",
-)  # fmt: skip
+    "",
+    "\0",
+    "'",
+    '"',
+    '""',
+    "\\",
+    "\n",
+    "\r",
+    "\t",
+    ",",
+    "../../../etc/passwd",
+    "/dev/zero",
+    "/dev/stdin",
+    "%s%n",
+    "{{7*7}}",
+    "=1+1",
+    "💔",
+    "\u202e",
+    "\ufeff",
+    "');--",
+    "null",
+    "true",
+    "[]",
+    "{}",
+    "a" * 70_000,
+    "//",
+    "and",
+    "ß" * 300,
+    "\x1b[2J",
+    "NaN",
+    "undefined",
+    "[bold]",
+    "$(id)",
+    "__class__",
+    "I48.9\u0301",
+)
 BYTES: Final = (b"\xff", b"\xfe\xff", b"\xed\xa0\x80", b"\0\0\0\0", b"\x80", b"\xc0\xaf", b"\x1f\x8b\x08")
 DEEP: Final = 100_000
 """Levels: more than any parser's stack holds."""
@@ -131,7 +189,9 @@ def of_text(content: bytes, rng: Generator) -> bytes:
     lines = content.split(b"\n")
     at = int(rng.integers(len(lines)))
     if draw == 4:
-        lines[at : at + 1] = [] if rng.random() < 0.5 else [lines[at]] * int(rng.choice([2, 3, 2000], p=[0.6, 0.35, 0.05]))
+        lines[at : at + 1] = (
+            [] if rng.random() < 0.5 else [lines[at]] * int(rng.choice([2, 3, 2000], p=[0.6, 0.35, 0.05]))
+        )
     elif draw == 5:
         other = int(rng.integers(len(lines)))
         lines[at], lines[other] = lines[other], lines[at]
@@ -146,13 +206,13 @@ def of_markup(content: bytes, rng: Generator) -> bytes:
     """Elements, attributes and entities of XML."""
     draw = int(rng.integers(6))
     if draw == 0:
-        return _replaced(rb'(?<=>)[^<>]+(?=<)', content, _pick((*NUMBERS, *TEXTS), rng), rng)
+        return _replaced(rb"(?<=>)[^<>]+(?=<)", content, _pick((*NUMBERS, *TEXTS), rng), rng)
     if draw == 1:
         return _replaced(rb'(?<==")[^"]*(?=")', content, _pick((*NUMBERS, *TEXTS), rng), rng)
     if draw == 2:
         return _replaced(rb"</?[A-Za-z:]+[^<>]*>", content, b"" if rng.random() < 0.5 else b"<x>", rng)
     if draw == 3:
-        found = [m for m in re.finditer(rb"<([A-Za-z]+)[^<>]*>.*?</\1>", content, re.DOTALL)]
+        found = list(re.finditer(rb"<([A-Za-z]+)[^<>]*>.*?</\1>", content, re.DOTALL))
         one = found[rng.integers(len(found))] if found else None
         times = int(rng.choice([0, 2, 500], p=[0.4, 0.4, 0.2]))
         return content if one is None else content[: one.start()] + one[0][:20_000] * times + content[one.end() :]
@@ -235,11 +295,24 @@ def of_parquet(content: bytes, rng: Generator) -> bytes:
         case 2:
             rows = rows.set_column(at, names[at], pa.nulls(len(rows), rows.schema.types[at]))
         case 3:
-            rows = rows.set_column(at, names[at], pa.array([_pick((*TEXTS, *NUMBERS), rng).decode() for _ in range(len(rows))]))
+            rows = rows.set_column(
+                at, names[at], pa.array([_pick((*TEXTS, *NUMBERS), rng).decode() for _ in range(len(rows))])
+            )
         case 4:
-            kinds = [pa.int8(), pa.float64(), pa.large_string(), pa.binary(), pa.timestamp("ns"), pa.bool_(), pa.null(), pa.date32()]
+            kinds = [
+                pa.int8(),
+                pa.float64(),
+                pa.large_string(),
+                pa.binary(),
+                pa.timestamp("ns"),
+                pa.bool_(),
+                pa.null(),
+                pa.date32(),
+            ]
             kind = kinds[rng.integers(len(kinds))]
-            rows = rows.set_column(at, names[at], rows[at].cast(kind) if rng.random() < 0.3 else pa.nulls(len(rows), kind))
+            rows = rows.set_column(
+                at, names[at], rows[at].cast(kind) if rng.random() < 0.3 else pa.nulls(len(rows), kind)
+            )
         case 5:
             extreme = pa.array(rng.choice([-(2**63), 2**63 - 1, 0, -1, 10**15], len(rows)), pa.int64())
             rows = rows.set_column(at, names[at], extreme)
@@ -265,7 +338,16 @@ def of_zip(content: bytes, rng: Generator) -> bytes:
         case 0:
             members[at] = (name, of_bytes(data[:128], rng) + data[128:])
         case 1:
-            members[at] = (name, _replaced(rb"(?<=\()\d+|(?<= )\d+(?=\))|<f8|<f4|<U\d+", data[:128], _pick((*NUMBERS, "|O", "<c16", "(2,)"), rng), rng) + data[128:])
+            members[at] = (
+                name,
+                _replaced(
+                    rb"(?<=\()\d+|(?<= )\d+(?=\))|<f8|<f4|<U\d+",
+                    data[:128],
+                    _pick((*NUMBERS, "|O", "<c16", "(2,)"), rng),
+                    rng,
+                )
+                + data[128:],
+            )
         case 2:
             members[at] = (_pick(TEXTS[:30], rng).decode("utf-8", "replace")[:60].replace("\0", "") + ".npy", data)
         case 3:

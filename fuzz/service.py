@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from einthoven.errors import EinthovenError
 from fuzz.ecg import files, seeds
-from fuzz.mutations import Tree
 from fuzz.models import trained
+from fuzz.mutations import Tree
 from fuzz.target import FindingError, Run, Target
 
 TOKEN: Final = "0123456789abcdef" * 2
@@ -41,7 +41,10 @@ def asked(recording: str) -> list[Tree]:
     """Every route, asked as it should be."""
     code = "SCP//NORM"
     bodies: list[tuple[str, dict[str, Any]]] = [
-        ("/api/search", {"text": "atrial fibrillation", "top": 5, "where": "sex = female and age >= 60", "by_patient": True}),
+        (
+            "/api/search",
+            {"text": "atrial fibrillation", "top": 5, "where": "sex = female and age >= 60", "by_patient": True},
+        ),
         ("/api/search", {"codes": [code], "top": 5}),
         ("/api/search", {"recording_id": recording}),
         ("/api/encode", {"texts": ["normal ecg", "infarkt"]}),
@@ -50,16 +53,36 @@ def asked(recording: str) -> list[Tree]:
         ("/api/session", {"token": TOKEN}),
     ]
     forms: list[tuple[str, dict[str, str]]] = [
-        ("/search", {"q": "infarct", "sex": "female", "finding": code, "youngest": "20", "oldest": "80", "outlier": "no"}),
-        ("/search", {"q": code}), ("/search", {"recording": recording}), ("/search", {"q": "", "again": KEPT}),
-        ("/suggest", {"q": "atr"}), ("/login", {"token": TOKEN}), ("/logout", {}),
+        (
+            "/search",
+            {"q": "infarct", "sex": "female", "finding": code, "youngest": "20", "oldest": "80", "outlier": "no"},
+        ),
+        ("/search", {"q": code}),
+        ("/search", {"recording": recording}),
+        ("/search", {"q": "", "again": KEPT}),
+        ("/suggest", {"q": "atr"}),
+        ("/login", {"token": TOKEN}),
+        ("/logout", {}),
         ("/cohort", {"search": KEPT, "top": "5", "least": "0.1", "format": "csv"}),
-    ]  # fmt: skip
+    ]
     paths = (
-        "/", "/login", "/search", "/upload", "/cohort", f"/search/{KEPT}?more=2", f"/recording/{recording}?search={KEPT}&marked=1",
-        f"/compare?recording={recording}&recording={recording}", "/static/style.css", "/static/vendor/htmx.min.js", "/api/about",
-        f"/api/recordings/{recording}", f"/api/recordings/{recording}.svg", "/api/metrics", "/api/health", "/api/openapi.json",
-    )  # fmt: skip
+        "/",
+        "/login",
+        "/search",
+        "/upload",
+        "/cohort",
+        f"/search/{KEPT}?more=2",
+        f"/recording/{recording}?search={KEPT}&marked=1",
+        f"/compare?recording={recording}&recording={recording}",
+        "/static/style.css",
+        "/static/vendor/htmx.min.js",
+        "/api/about",
+        f"/api/recordings/{recording}",
+        f"/api/recordings/{recording}.svg",
+        "/api/metrics",
+        "/api/health",
+        "/api/openapi.json",
+    )
     trees = [request("POST", path, json=body) for path, body in bodies]
     trees += [request("POST", path, form=form) for path, form in forms]
     trees += [request("GET", path, headers={"If-None-Match": "x", "Accept": "*/*"}) for path in paths]
@@ -69,7 +92,12 @@ def asked(recording: str) -> list[Tree]:
 def uploads(folder: Path) -> Iterable[Tree]:
     named = {name: whole[0] for name, (_, whole) in seeds(folder).items()}
     hints = {"sampling_rate": "500", "unit": "mV", "leads": "I,II,III,aVR,aVL,aVF,V1,V2,V3,V4,V5,V6"}
-    for path, of in (("/api/search/ecg", "muse"), ("/api/encode/ecg", "dicom"), ("/api/findings/ecg", "edf"), ("/upload", "csv")):
+    for path, of in (
+        ("/api/search/ecg", "muse"),
+        ("/api/encode/ecg", "dicom"),
+        ("/api/findings/ecg", "edf"),
+        ("/upload", "csv"),
+    ):
         yield upload(path, named[of], top="3", where="sex = male")
         yield upload(path, files().npy(), **hints)
 
@@ -126,9 +154,14 @@ def _sent(tree: Tree) -> tuple[str, str, dict[str, str], bytes]:
     headers = {name: str(value) for name, value in dict(said.get("headers") or {}).items()}
     method, path = str(said.get("method", "GET")), str(said.get("path", "/"))
     if "file" in tree:
-        boundary, parts = "cut", [f'name="{name}"\r\n\r\n{value}'.encode() for name, value in dict(said.get("fields") or {}).items()]
+        boundary, parts = (
+            "cut",
+            [f'name="{name}"\r\n\r\n{value}'.encode() for name, value in dict(said.get("fields") or {}).items()],
+        )
         parts.append(b'name="file"; filename="a"\r\n\r\n' + tree["file"])
-        body = b"".join(b"--cut\r\nContent-Disposition: form-data; " + part + b"\r\n" for part in parts) + b"--cut--\r\n"
+        body = (
+            b"".join(b"--cut\r\nContent-Disposition: form-data; " + part + b"\r\n" for part in parts) + b"--cut--\r\n"
+        )
         return method, path, {"Content-Type": f"multipart/form-data; boundary={boundary}", **headers}, body
     if "form" in said:
         from urllib.parse import urlencode

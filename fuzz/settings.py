@@ -17,13 +17,20 @@ from fuzz.target import FindingError, Run, Target, written
 
 ROOT: Final = Path(__file__).parents[1]
 SETTINGS: Final = (
-    "pairing.codes_after=0", 'space.modalities=["ecg","codes"]', "training.epochs=3", "ecg.blocks=[1,1]",
-    'pairing.code_kinds.procedure=["A"]', "evaluation.label_fractions=[0.5,1.0]", 'text.pretrained="a/b"',
-)  # fmt: skip
+    "pairing.codes_after=0",
+    'space.modalities=["ecg","codes"]',
+    "training.epochs=3",
+    "ecg.blocks=[1,1]",
+    'pairing.code_kinds.procedure=["A"]',
+    "evaluation.label_fractions=[0.5,1.0]",
+    'text.pretrained="a/b"',
+)
 FILTERS: Final = (
-    "sex = female and age >= 60 and finding = SCP//AFIB and split != train", 'device in ("CS 12", b) and outlier = no',
-    "time >= 2020-01-31T08:00 and outlier_score < 0.5", "quality != 'flat:V1' and age in (1, 2.5, 1e3)",
-)  # fmt: skip
+    "sex = female and age >= 60 and finding = SCP//AFIB and split != train",
+    'device in ("CS 12", b) and outlier = no',
+    "time >= 2020-01-31T08:00 and outlier_score < 0.5",
+    "quality != 'flat:V1' and age in (1, 2.5, 1e3)",
+)
 
 
 def recipes(folder: Path) -> tuple[list[Tree], Run]:
@@ -59,7 +66,9 @@ def index_rows(count: int = 40) -> pa.Table:
         "findings": some([["SCP//AFIB"], [], None]),
         "quality": some([["flat:V1"], None]),
         "outlier": some([0.5, -0.5, None]),
-        "coarse": pa.array(list(random.normal(size=(count, 4)).astype(np.float32)), schema.INDEX.columns.field("coarse").type),
+        "coarse": pa.array(
+            list(random.normal(size=(count, 4)).astype(np.float32)), schema.INDEX.columns.field("coarse").type
+        ),
     }
     return pa.table(columns).cast(schema.INDEX.columns)
 
@@ -85,7 +94,8 @@ def filters(folder: Path) -> tuple[list[Tree], Run]:
 
 def lexicons(folder: Path) -> tuple[list[Tree], Run]:
     head = "\t".join(lexicon.COLUMNS)
-    lines = "AF\tatrial fibrillation\tCONDITION\tICD//10//I48\ten\texact\nVorhofflimmern\tatrial fibrillation\tCONDITION\t\tde\t\n"
+    lines = "AF\tatrial fibrillation\tCONDITION\tICD//10//I48\ten\texact\n"
+    lines += "Vorhofflimmern\tatrial fibrillation\tCONDITION\t\tde\t\n"
     kind = schema.ENTITY_LABELS[0]
 
     def run(tree: Tree) -> None:

@@ -49,7 +49,9 @@ def record(name: str, rate: int = 100, seconds: int = 10, *comments: str) -> Tre
     return {f"{name}.hea": "\n".join([*lines, *comments]).encode(), f"{name}.dat": values.T.astype("<i2").tobytes()}
 
 
-def ingested(name: str, trees: list[Tree], folder: Path, recordings: str | None = None, kind: str = "source") -> tuple[list[Tree], Run]:
+def ingested(
+    name: str, trees: list[Tree], folder: Path, recordings: str | None = None, kind: str = "source"
+) -> tuple[list[Tree], Run]:
     """A source's valid trees, and an ingest into a new study. The list of recordings lies beside the source."""
 
     def run(tree: Tree) -> None:
@@ -64,15 +66,30 @@ def ingested(name: str, trees: list[Tree], folder: Path, recordings: str | None 
 
 def ptbxl(folder: Path) -> tuple[list[Tree], Run]:
     statements = ",description,diagnostic,form,rhythm,diagnostic_class,diagnostic_subclass\n" + "".join(
-        f"{code},{said},1.0,,,{group},{group}\n" for code, said, group in (("NORM", "normal ECG", "NORM"), ("IMI", "infarct", "MI"))
+        f"{code},{said},1.0,,,{group},{group}\n"
+        for code, said, group in (("NORM", "normal ECG", "NORM"), ("IMI", "infarct", "MI"))
     )
-    known = {"patient_id": "100.0", "age": "56.0", "sex": 1, "site": "2.0", "device": "CS-12   E", "report": "sinusrhythmus",
-             "recording_date": "1990-01-02 10:00:00", "scp_codes": "{'NORM': 100.0, 'IMI': 0.0}"}  # fmt: skip
+    known = {
+        "patient_id": "100.0",
+        "age": "56.0",
+        "sex": 1,
+        "site": "2.0",
+        "device": "CS-12   E",
+        "report": "sinusrhythmus",
+        "recording_date": "1990-01-02 10:00:00",
+        "scp_codes": "{'NORM': 100.0, 'IMI': 0.0}",
+    }
     rows = [
-        known | {"ecg_id": i, "patient_id": f"{100 + i}.0", "strat_fold": i, "filename_lr": f"records100/00000/{i:05d}_lr",
-                 "filename_hr": f"records500/00000/{i:05d}_hr"}
+        known
+        | {
+            "ecg_id": i,
+            "patient_id": f"{100 + i}.0",
+            "strat_fold": i,
+            "filename_lr": f"records100/00000/{i:05d}_lr",
+            "filename_hr": f"records500/00000/{i:05d}_hr",
+        }
         for i in (1, 2, 9)
-    ]  # fmt: skip
+    ]
     rows = [{column: row.get(column, "") for column in COLUMNS} for row in rows]
     tree = {"source/ptbxl_database.csv": table(rows), "source/scp_statements.csv": statements.encode()}
     for i in (1, 2, 9):
@@ -83,23 +100,50 @@ def ptbxl(folder: Path) -> tuple[list[Tree], Run]:
 def mimic(folder: Path) -> tuple[list[Tree], Run]:
     s, when = {"subject_id": 10000001}, "2150-03-01 10:00:00"
     reports = {f"report_{i}": "" for i in range(18)} | {"report_0": "Sinus rhythm"}
-    measured = {"rr_interval": 800, "p_onset": 40, "qrs_onset": 200, "qrs_end": 290, "t_end": 600, "qrs_axis": -30,
-                "p_axis": 29999, "t_axis": 32767}  # fmt: skip
-    stay = {"hadm_id": 21, "admittime": "2150-03-01 08:00:00", "dischtime": "2150-03-10 16:30:00", "deathtime": "",
-            "admission_type": "URGENT", "admission_location": "EMERGENCY ROOM", "discharge_location": "HOME"}  # fmt: skip
+    measured = {
+        "rr_interval": 800,
+        "p_onset": 40,
+        "qrs_onset": 200,
+        "qrs_end": 290,
+        "t_end": 600,
+        "qrs_axis": -30,
+        "p_axis": 29999,
+        "t_axis": 32767,
+    }
+    stay = {
+        "hadm_id": 21,
+        "admittime": "2150-03-01 08:00:00",
+        "dischtime": "2150-03-10 16:30:00",
+        "deathtime": "",
+        "admission_type": "URGENT",
+        "admission_location": "EMERGENCY ROOM",
+        "discharge_location": "HOME",
+    }
     place = "files/p1000/p10000001/s41/41"
-    note = {"note_id": "10000001-DS-1", "hadm_id": 21, "note_type": "DS", "note_seq": 1, "charttime": when, "storetime": when}
+    note = {
+        "note_id": "10000001-DS-1",
+        "hadm_id": 21,
+        "note_type": "DS",
+        "note_seq": 1,
+        "charttime": when,
+        "storetime": when,
+    }
     tables: dict[str, Rows] = {
         "hosp/patients": [s | {"gender": "F", "anchor_age": 60, "anchor_year": 2148, "dod": "2152-05-06"}],
         "hosp/admissions": [s | stay],
-        "hosp/diagnoses_icd": [s | {"hadm_id": 21, "seq_num": 1, "icd_code": code, "icd_version": v} for code, v in (("I4891", 10), ("0389", 9))],
+        "hosp/diagnoses_icd": [
+            s | {"hadm_id": 21, "seq_num": 1, "icd_code": code, "icd_version": v}
+            for code, v in (("I4891", 10), ("0389", 9))
+        ],
         "hosp/procedures_icd": [s | {"chartdate": "2150-03-02", "icd_code": "5491", "icd_version": 9}],
         "hosp/prescriptions": [s | {"starttime": when, "stoptime": "", "drug": " Heparin "}],
-        "hosp/d_icd_diagnoses": [{"icd_code": "I4891", "icd_version": 10, "long_title": "Unspecified atrial fibrillation"}],
+        "hosp/d_icd_diagnoses": [
+            {"icd_code": "I4891", "icd_version": 10, "long_title": "Unspecified atrial fibrillation"}
+        ],
         "ecg/record_list": [s | {"study_id": 41, "file_name": 41, "ecg_time": when, "path": place}],
         "ecg/machine_measurements": [s | {"study_id": 41, "cart_id": 6848296, "ecg_time": when} | reports | measured],
-        "note/discharge": [s | note | {"text": "AF is new.\nNo \"chest pain\", denied."}],
-    }  # fmt: skip
+        "note/discharge": [s | note | {"text": 'AF is new.\nNo "chest pain", denied.'}],
+    }
     tree = {f"source/{name}.csv": table(rows) for name, rows in tables.items()} | record(f"source/ecg/{place}", 500)
     return ingested("mimic", [tree], folder)
 
@@ -113,39 +157,117 @@ LIST: Final = (
 def archive() -> Tree:
     """A list of recordings with its signals."""
     cells = "\n".join(",".join(str((i * lead) % 97) for lead in range(12)) for i in range(500))
-    return {"ecgs.csv": LIST.encode(), **record("a"), "b.csv": f"# sampling_rate: 100\n# unit: uV\n{','.join(LEADS)}\n{cells}\n".encode()}
+    return {
+        "ecgs.csv": LIST.encode(),
+        **record("a"),
+        "b.csv": f"# sampling_rate: 100\n# unit: uV\n{','.join(LEADS)}\n{cells}\n".encode(),
+    }
 
 
 def meds(folder: Path) -> tuple[list[Tree], Run]:
     from datetime import datetime
 
-    kinds = [("subject_id", pa.int64()), ("time", pa.timestamp("us")), ("code", pa.string()), ("numeric_value", pa.float32()), ("text_value", pa.large_string())]
-    day = datetime(2020, 1, 30, 12)
-    events = [{"subject_id": of, "time": day, "code": code, "numeric_value": 1.0, "text_value": text}
-              for of, code, text in ((11, "DX//I48", None), (11, "REPORT//ECG", "sinus"), (12, "LAB//K", None))]  # fmt: skip
+    kinds = [
+        ("subject_id", pa.int64()),
+        ("time", pa.timestamp("us")),
+        ("code", pa.string()),
+        ("numeric_value", pa.float32()),
+        ("text_value", pa.large_string()),
+    ]
+    day = datetime.fromisoformat("2020-01-30T12:00")
+    events = [
+        {"subject_id": of, "time": day, "code": code, "numeric_value": 1.0, "text_value": text}
+        for of, code, text in ((11, "DX//I48", None), (11, "REPORT//ECG", "sinus"), (12, "LAB//K", None))
+    ]
     tree = archive() | {
         "source/data/0.parquet": parquet(events, pa.schema(kinds)),
-        "source/metadata/subject_splits.parquet": parquet([{"subject_id": 11, "split": "train"}, {"subject_id": 12, "split": "train"}]),
+        "source/metadata/subject_splits.parquet": parquet(
+            [{"subject_id": 11, "split": "train"}, {"subject_id": 12, "split": "train"}]
+        ),
         "source/metadata/codes.parquet": parquet([{"code": "DX//I48", "description": "AF", "parent_codes": ["DX//I"]}]),
-        "source/metadata/dataset.json": json.dumps({"dataset_name": "x", "meds_version": "0.4.0", "code_modifiers": []}).encode(),
+        "source/metadata/dataset.json": json.dumps(
+            {"dataset_name": "x", "meds_version": "0.4.0", "code_modifiers": []}
+        ).encode(),
     }
     return ingested("meds", [tree], folder, "ecgs.csv")
 
 
 def omop(folder: Path) -> tuple[list[Tree], Run]:
-    concept = [dict(zip(("concept_id", "concept_name", "domain_id", "vocabulary_id", "concept_code"), row, strict=True)) for row in (
-        (1, "Atrial fibrillation", "Condition", "SNOMED", "49436004"), (2, "Paroxysmal", "Condition", "ICD10CM", "I48.0"),
-        (6, "metoprolol", "Drug", "RxNorm", "6918"), (9, "ECG report", "Note", "Note Class", "ecg"))]  # fmt: skip
+    concept = [
+        dict(zip(("concept_id", "concept_name", "domain_id", "vocabulary_id", "concept_code"), row, strict=True))
+        for row in (
+            (1, "Atrial fibrillation", "Condition", "SNOMED", "49436004"),
+            (2, "Paroxysmal", "Condition", "ICD10CM", "I48.0"),
+            (6, "metoprolol", "Drug", "RxNorm", "6918"),
+            (9, "ECG report", "Note", "Note Class", "ecg"),
+        )
+    ]
     days = ("condition_start_date", "condition_start_datetime")
     tables: dict[str, Rows] = {
         "concept": concept,
-        "person": [{"person_id": p, "gender_concept_id": 8507, "year_of_birth": 1950, "month_of_birth": 3, "day_of_birth": 9, "birth_datetime": ""} for p in (11, 12)],
-        "condition_occurrence": [{"condition_occurrence_id": 1, "person_id": 11, "condition_concept_id": 1, "condition_source_concept_id": 2, "condition_source_value": "x", days[0]: "2020-01-30", days[1]: "2020-01-30 10:00:00", "visit_occurrence_id": 5}],
-        "drug_exposure": [{"drug_exposure_id": 1, "person_id": 12, "drug_concept_id": 6, "drug_exposure_start_date": "2020-01-30", "drug_exposure_start_datetime": "", "drug_source_value": "", "drug_source_concept_id": 0}],
+        "person": [
+            {
+                "person_id": p,
+                "gender_concept_id": 8507,
+                "year_of_birth": 1950,
+                "month_of_birth": 3,
+                "day_of_birth": 9,
+                "birth_datetime": "",
+            }
+            for p in (11, 12)
+        ],
+        "condition_occurrence": [
+            {
+                "condition_occurrence_id": 1,
+                "person_id": 11,
+                "condition_concept_id": 1,
+                "condition_source_concept_id": 2,
+                "condition_source_value": "x",
+                days[0]: "2020-01-30",
+                days[1]: "2020-01-30 10:00:00",
+                "visit_occurrence_id": 5,
+            }
+        ],
+        "drug_exposure": [
+            {
+                "drug_exposure_id": 1,
+                "person_id": 12,
+                "drug_concept_id": 6,
+                "drug_exposure_start_date": "2020-01-30",
+                "drug_exposure_start_datetime": "",
+                "drug_source_value": "",
+                "drug_source_concept_id": 0,
+            }
+        ],
         "death": [{"person_id": 12, "death_date": "2021-01-01", "death_datetime": ""}],
-        "note": [{"note_id": 1, "person_id": 11, "note_class_concept_id": 9, "note_type_concept_id": 0, "note_title": "Echo", "note_text": " AF is new.", "note_date": "2020-01-30", "note_datetime": "", "encoding_concept_id": 0}],
-        "note_nlp": [{"note_nlp_id": 1, "note_id": 1, "offset": 1, "lexical_variant": "AF", "note_nlp_concept_id": 1, "term_exists": "Y", "term_modifiers": "", "snippet": "", "section_concept_id": 0, "nlp_date": "2020-01-30"}],
-    }  # fmt: skip
+        "note": [
+            {
+                "note_id": 1,
+                "person_id": 11,
+                "note_class_concept_id": 9,
+                "note_type_concept_id": 0,
+                "note_title": "Echo",
+                "note_text": " AF is new.",
+                "note_date": "2020-01-30",
+                "note_datetime": "",
+                "encoding_concept_id": 0,
+            }
+        ],
+        "note_nlp": [
+            {
+                "note_nlp_id": 1,
+                "note_id": 1,
+                "offset": 1,
+                "lexical_variant": "AF",
+                "note_nlp_concept_id": 1,
+                "term_exists": "Y",
+                "term_modifiers": "",
+                "snippet": "",
+                "section_concept_id": 0,
+                "nlp_date": "2020-01-30",
+            }
+        ],
+    }
     made = {f"source/{name}.csv": table(rows) for name, rows in tables.items()}
     return ingested("omop", [archive() | made], folder, "ecgs.csv")
 
@@ -156,18 +278,87 @@ def fhir(folder: Path) -> tuple[list[Tree], Run]:
 
     of, mdc = {"subject": {"reference": "Patient/p1"}}, "urn:oid:2.16.840.1.113883.6.24"
     values = np.cumsum(np.random.default_rng(0).integers(-9, 10, (2, 1000)), axis=1)
-    parts = [{"code": concept(mdc, f"13132{9 + i}" if i == 0 else "131330"), "valueSampledData": {"origin": {"value": 0, "unit": "uV"}, "period": 2, "factor": 1, "dimensions": 1, "data": " ".join(map(str, row))}} for i, row in enumerate(values)]
+    parts = [
+        {
+            "code": concept(mdc, f"13132{9 + i}" if i == 0 else "131330"),
+            "valueSampledData": {
+                "origin": {"value": 0, "unit": "uV"},
+                "period": 2,
+                "factor": 1,
+                "dimensions": 1,
+                "data": " ".join(map(str, row)),
+            },
+        }
+        for i, row in enumerate(values)
+    ]
     text = base64.b64encode(b"<p>AF is <b>new</b></p>").decode()
     resources: dict[str, list[dict[str, Any]]] = {
         "Patient": [{"resourceType": "Patient", "id": "p1", "gender": "female", "birthDate": "1950-06-01"}],
-        "Condition": [{"resourceType": "Condition", "id": "c1", **of, "code": concept("http://hl7.org/fhir/sid/icd-10-cm", "I48.91"), "onsetDateTime": "2020-05-31T10:00:00+02:00"}],
-        "Observation": [{"resourceType": "Observation", "id": "e1", "status": "final", **of, "code": concept(mdc, "131328"), "effectiveDateTime": "2020-06-01T09:30:35.120+01:00", "component": parts},
-                        {"resourceType": "Observation", "id": "o1", "status": "final", **of, "code": concept("http://loinc.org", "2823-3"), "effectiveDateTime": "2020-06", "valueQuantity": {"value": 4.1, "unit": "mmol/L"}}],
-        "MedicationRequest": [{"resourceType": "MedicationRequest", "id": "m1", "status": "active", "intent": "order", **of, "authoredOn": "2020", "medicationCodeableConcept": concept("http://www.nlm.nih.gov/research/umls/rxnorm", "6918")}],
-        "DocumentReference": [{"resourceType": "DocumentReference", "id": "d1", "status": "current", **of, "date": "2020-06-02T08:00:00Z", "content": [{"attachment": {"contentType": "text/html", "data": text}}]}],
-        "Encounter": [{"resourceType": "Encounter", "id": "v1", "status": "finished", "class": {"code": "IMP"}, **of, "period": {"start": "2020-05-30T10:00:00Z"}}],
-    }  # fmt: skip
-    tree = {f"source/{kind}.ndjson": "".join(json.dumps(one) + "\n" for one in all_of).encode() for kind, all_of in resources.items()}
+        "Condition": [
+            {
+                "resourceType": "Condition",
+                "id": "c1",
+                **of,
+                "code": concept("http://hl7.org/fhir/sid/icd-10-cm", "I48.91"),
+                "onsetDateTime": "2020-05-31T10:00:00+02:00",
+            }
+        ],
+        "Observation": [
+            {
+                "resourceType": "Observation",
+                "id": "e1",
+                "status": "final",
+                **of,
+                "code": concept(mdc, "131328"),
+                "effectiveDateTime": "2020-06-01T09:30:35.120+01:00",
+                "component": parts,
+            },
+            {
+                "resourceType": "Observation",
+                "id": "o1",
+                "status": "final",
+                **of,
+                "code": concept("http://loinc.org", "2823-3"),
+                "effectiveDateTime": "2020-06",
+                "valueQuantity": {"value": 4.1, "unit": "mmol/L"},
+            },
+        ],
+        "MedicationRequest": [
+            {
+                "resourceType": "MedicationRequest",
+                "id": "m1",
+                "status": "active",
+                "intent": "order",
+                **of,
+                "authoredOn": "2020",
+                "medicationCodeableConcept": concept("http://www.nlm.nih.gov/research/umls/rxnorm", "6918"),
+            }
+        ],
+        "DocumentReference": [
+            {
+                "resourceType": "DocumentReference",
+                "id": "d1",
+                "status": "current",
+                **of,
+                "date": "2020-06-02T08:00:00Z",
+                "content": [{"attachment": {"contentType": "text/html", "data": text}}],
+            }
+        ],
+        "Encounter": [
+            {
+                "resourceType": "Encounter",
+                "id": "v1",
+                "status": "finished",
+                "class": {"code": "IMP"},
+                **of,
+                "period": {"start": "2020-05-30T10:00:00Z"},
+            }
+        ],
+    }
+    tree = {
+        f"source/{kind}.ndjson": "".join(json.dumps(one) + "\n" for one in all_of).encode()
+        for kind, all_of in resources.items()
+    }
     return ingested("fhir", [tree], folder)
 
 
@@ -178,5 +369,6 @@ def challenge(folder: Path) -> tuple[list[Tree], Run]:
 
 
 TARGETS: Final = tuple(
-    Target(f"source-{made.__name__}", made, INPUTS[made.__name__]) for made in (ptbxl, mimic, meds, omop, fhir, challenge)
+    Target(f"source-{made.__name__}", made, INPUTS[made.__name__])
+    for made in (ptbxl, mimic, meds, omop, fhir, challenge)
 )

@@ -17,7 +17,7 @@ class FindingError(Exception):
 
 @dataclass(frozen=True)
 class Target:
-    """Something that reads. `prepare` is given an empty folder of its own and returns valid inputs and what runs one."""
+    """Something that reads. `prepare` is given an empty folder and returns valid inputs and what runs one."""
 
     name: str
     prepare: Callable[[Path], tuple[list[Tree], Run]]

@@ -247,10 +247,9 @@ def _forgotten(study: Path) -> Mapping[str, Any] | None:
         return None
     try:
         noted = json.loads(path.read_text(encoding="utf-8"))
-        shaped = isinstance(noted, dict) and isinstance(noted["salt"], str) and isinstance(noted["patients"], list)
-        if shaped and all(isinstance(one, str) for one in noted["patients"]):
+        if isinstance(noted["salt"], str) and all(isinstance(one, str) for one in noted["patients"]):
             return dict(noted)
-    except (ValueError, KeyError, RecursionError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         pass
     raise EinthovenError(f"{path} is damaged: restore it from a copy, or forget its patients again after deleting it.")
 

@@ -48,8 +48,9 @@ def _refuse(described: Any, name: str, tensors: int, weights: int, directory: Pa
     most = tensors if "layers" in name or "blocks" in name else weights
     if isinstance(described, int) and not -most <= described <= most:
         raise misfit(directory, ValueError(f"{name} is more than the weights are"))
-    parts: list[tuple[Any, Any]] = list(described.items()) if isinstance(described, dict) else []
-    for key, part in [(name, part) for part in described] if isinstance(described, list) else parts:
+    parts = list(described.items()) if isinstance(described, dict) else []
+    parts += [(name, part) for part in described] if isinstance(described, list) else []
+    for key, part in parts:
         _refuse(part, str(key), tensors, weights, directory)
 
 

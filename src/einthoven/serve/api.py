@@ -32,12 +32,15 @@ from einthoven.serve.problems import MEDIA_TYPE, RefusedError
 from einthoven.serve.service import Service
 from einthoven.serve.uploads import Upload
 from einthoven.waveforms.formats import Ecg
-from einthoven.waveforms.readers.protocol import Hints
+from einthoven.waveforms.readers.protocol import MAX_RATE, Hints
+from einthoven.waveforms.wfdb_format import MIN_RATE
 
 PREFIX: Final = "/api"
 
 EcgFile = Annotated[UploadFile, File(description="DICOM, MUSE, aECG, Philips, SCP, ISHNE, EDF, HDF5, MATLAB, npy, CSV")]
-Rate = Annotated[float | None, Form(gt=0, le=100_000, description="Hertz, of a file that does not say it itself.")]
+Rate = Annotated[
+    float | None, Form(ge=MIN_RATE, le=MAX_RATE, description="Hertz, of a file that does not say it itself.")
+]
 Unit = Annotated[str | None, Form(max_length=16, description="mV, µV …, of a file that does not say it itself.")]
 LeadNames = Annotated[str | None, Form(max_length=200, description="Leads of a file without names, e.g. `I,II,V1`.")]
 PathId = Annotated[RecordingId, Path()]

@@ -192,6 +192,7 @@ class AboutAnswer(BaseModel):
     recordings: int = Field(description="With an embedding.")
     modalities: list[str] = Field(description="What can be asked with: ecg, text, codes.")
     show_notes: bool
+    max_results: int = Field(description="What `top` may be at most.")
 
 
 class HealthAnswer(BaseModel):

@@ -37,6 +37,12 @@ def serve(
     rate: Annotated[float, typer.Option(min=0.1, help="requests a second of one client")] = DEFAULT.rate,
     burst: Annotated[int, typer.Option(min=1, help="requests of one client at once")] = DEFAULT.burst,
     queue: Annotated[int, typer.Option(min=1, help="requests that wait; more get 503")] = DEFAULT.queue,
+    max_results: Annotated[
+        int | None, typer.Option("--max-results", min=1, help="recordings of an answer, a page or an export at most")
+    ] = DEFAULT.max_results,
+    round_scores: Annotated[
+        int | None, typer.Option("--round-scores", min=0, max=6, help="digits of scores (docs/security.md)")
+    ] = DEFAULT.round_scores,
 ) -> None:
     """Serve searches of a study: an API and a page, on this machine or, with a token, beyond it. Ends on SIGTERM."""
     try:
@@ -50,7 +56,7 @@ def serve(
     token = None if token_file is None else read_token(token_file)
     options = Options(
         host=host, port=port, token=token, names=tuple(name or ()), proxied=behind_proxy, show_notes=show_notes,
-        audit=log, rate=rate, burst=burst, queue=queue,
+        audit=log, rate=rate, burst=burst, queue=queue, max_results=max_results, round_scores=round_scores,
     )  # fmt: skip
     check_bind(options)
     with bound(options) as listener:

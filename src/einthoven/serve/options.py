@@ -40,6 +40,8 @@ class Options:
     rate: float = 50.0  # requests a second of one client, in the long run
     burst: int = 100  # requests of one client at once
     queue: int = 64  # jobs that wait for the model, or for the archive; more get 503
+    max_results: int | None = None  # recordings of one answer; None: MAX_TOP, of an export `archive.MOST`
+    round_scores: int | None = None  # digits after the point of what is told of a recording's vector; None: all
     batch: int = 16  # texts in one forward pass
     parse_seconds: float = 10.0  # of wall clock for reading an uploaded ECG
     parse_bytes: int = 1 << 30  # of memory for it, beside the interpreter

@@ -1,5 +1,6 @@
 """The routes of the page: HTML from the server, which htmx refreshes in part and which works without JavaScript."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final
@@ -8,7 +9,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import RedirectResponse
 from markupsafe import Markup
 
-from einthoven.search.archive import MOST, Hit
+from einthoven.search.archive import Hit
 from einthoven.serve import cohort
 from einthoven.serve.access import COOKIE, Access, set_session
 from einthoven.serve.api import PathId, Uploaded
@@ -175,7 +176,7 @@ async def results(request: Request, desk: TheDesk, name: str, more: Annotated[in
         facets=facets(hits, found.choice),
         said=_said(desk, [group[0] for group in part]),
         meanings=desk.service.archive.meanings,
-        most=MOST,
+        most=desk.service.restriction.most,
     )
 
 
@@ -227,7 +228,7 @@ async def compare(
         vectors.append(uploaded.vector)
         findings.append(uploaded.uploaded.findings)
     said = {one: said_of(service.charts.row(one)) for one in recording}
-    cosine = float(vectors[0] @ vectors[1])
+    cosine = service.restriction.score(float(vectors[0] @ vectors[1]))
     return shown(
         request, "compare", known=known, uploaded=uploaded, findings=findings, cosine=cosine, said=said, name=search
     )
@@ -239,8 +240,9 @@ async def export(request: Request, desk: TheDesk, form: TheForm) -> Response:
     found = desk.search(first(form, "search"))
     asked(request, found.kind, found.told)
     count, least = first(form, "top"), first(form, "least")
-    if not (count.isdecimal() and 1 <= int(count) <= MOST):
-        raise RefusedError(422, f"How many recordings? Expected a number from 1 to {MOST:,}.")
+    most = desk.service.restriction.most
+    if not (re.fullmatch(r"[0-9]{1,6}", count) and 1 <= int(count) <= most):
+        raise RefusedError(422, f"How many recordings? Expected a number from 1 to {most:,}.")
     try:
         threshold = float(least) if least else None
     except ValueError:
@@ -264,7 +266,9 @@ def _said(desk: Desk, hits: Sequence[Hit]) -> Mapping[str, str]:
 async def _seen(service: Service, recording_id: str, asking: Search | None) -> dict[str, Any]:
     placed = await service.stored(recording_id)
     found: dict[str, Any] = {"findings": await service.findings(recording_id)}
-    found["alike"] = await service.near(placed.vector, placed.space, ALIKE, (), True, placed.subject_id)
+    found["alike"] = await service.near(
+        placed.vector, placed.space, min(ALIKE, service.restriction.most), (), True, placed.subject_id
+    )
     if asking is not None:
         found["score"] = await service.cosine(recording_id, asking.vector, asking.space)
     return found

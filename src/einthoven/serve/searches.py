@@ -43,6 +43,7 @@ class Search:
 
     async def hits(self, service: Service, top: int = LOOKED_AT) -> list[Hit]:
         """The nearest recordings, several of a patient among them."""
+        top = min(top, service.restriction.most)
         return await service.near(self.vector, self.space, top, self.choice.filter, False, self.without)
 
 

@@ -25,8 +25,9 @@ from einthoven.serve.bodies import (
 from einthoven.serve.charts import Charts, draw
 from einthoven.serve.encoding import Codes, Job, Seen, Strips, Texts, encode, strips_of
 from einthoven.serve.metrics import Metrics
-from einthoven.serve.options import Options
+from einthoven.serve.options import MAX_TOP, Options
 from einthoven.serve.problems import RefusedError
+from einthoven.serve.restriction import Restriction
 from einthoven.serve.saliency import Occlusion, occlusion
 from einthoven.serve.uploads import Upload, Uploads
 from einthoven.serve.verdicts import Verdicts
@@ -64,6 +65,7 @@ class Service:
         self._tables: Lane[Work, Any] = Lane("tables", _each, queue)
         self._blanking: Lane[Work, Any] = Lane("blanking", _each, min(BLANKINGS, queue))
         self.uploads = Uploads(self.options)
+        self.restriction = Restriction.of(self.options)
         for lane in (*self._lanes, self.uploads.lane):
             self.metrics.watch(lane.name, lane.__len__)
 
@@ -81,6 +83,7 @@ class Service:
             recordings=self._recordings,
             modalities=list(self.archive.model.space_config.modalities),
             show_notes=self.options.show_notes,
+            max_results=min(self.restriction.most, MAX_TOP),
         )
 
     async def search(self, asked: SearchRequest) -> SearchAnswer:
@@ -88,6 +91,7 @@ class Service:
         if [asked.text, asked.codes, asked.recording_id].count(None) != 2:
             raise RefusedError(422, "Expected exactly one of text, codes and recording_id.")
         where = _filter(asked.where)
+        self.restriction.check(asked.top)
         if asked.recording_id is not None:
             return await self._like(asked, where)
         vector, space = (await self.vectors(asked.text, asked.codes))[0], _space(asked.text)
@@ -96,6 +100,7 @@ class Service:
 
     async def search_ecg(self, ecg: Ecg, top: int = 10, where: str = "", by_patient: bool = False) -> SearchAnswer:
         """The recordings nearest to an uploaded ECG."""
+        self.restriction.check(top)
         chosen, seen = _filter(where), await self.seen(ecg)
         hits = await self.near(seen.vector, seen.space, top, chosen, by_patient)
         verdict = (await self.verdict(seen)).outlier
@@ -145,7 +150,7 @@ class Service:
         """Of a recording's vector with another in a space; None if the index has none there."""
         row = await self._index.do(lambda: self.archive.row(recording_id))
         own = row[space][0].as_py()
-        return None if own is None else float(np.asarray(own, np.float32) @ vector)
+        return None if own is None else self.restriction.score(float(np.asarray(own, np.float32) @ vector))
 
     async def falls(self, recording_id: str, vector: Vector, space: str) -> Occlusion:
         """How far a recording's cosine with a vector falls without each lead and second; RefusedError 404."""
@@ -154,7 +159,7 @@ class Service:
         model, rate = self.archive.model, self.charts.store.sampling_rate
         signal = _there(await self._tables.do(lambda: self.charts.stored(recording_id)), SILENT)
         found: Occlusion = await self._blanking.do(lambda: occlusion(model, signal, rate, vector, space))
-        return found
+        return self.restriction.falls(found)
 
     async def drawing_shaded(self, recording_id: str, shades: Sequence[Shade]) -> str:
         """A recording on ECG paper with intervals marked; RefusedError 404."""
@@ -210,7 +215,7 @@ class Service:
     async def verdict(self, seen: Seen) -> FindingsAnswer:
         """What the model says of an ECG that it has seen."""
         said: FindingsAnswer = await self._tables.do(lambda: self.verdicts.on(seen))
-        return said
+        return self.restriction.findings(said)
 
     def _stored(self, recording_id: str) -> Strips:
         if recording_id not in self.charts:
@@ -227,7 +232,7 @@ class Service:
             found: Answer = await self._index.do(lambda: self.archive.search(query))
         except EinthovenError:
             raise RefusedError(404, SILENT) from None
-        return self._answer(found.hits, found.space, found.outlier)
+        return self._answer(self.restriction.hits(found.hits), found.space, found.outlier)
 
     async def near(
         self,
@@ -244,7 +249,7 @@ class Service:
             hits: list[Hit] = await self._index.do(lambda: near(vector, space, top, *kept))
         except EinthovenError:
             raise RefusedError(422, f"The index has no {space} vectors.") from None
-        return hits
+        return self.restriction.hits(hits)
 
     def _answer(self, hits: Sequence[Hit], space: str, outlier: bool | None = None) -> SearchAnswer:
         said = [

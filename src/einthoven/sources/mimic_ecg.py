@@ -16,7 +16,7 @@ from einthoven.sources.mimic_chart import ADULTS
 from einthoven.sources.mimic_tables import MEASURED, NOTHING, REPORTS, Published
 from einthoven.sources.tabular import SourceTable
 from einthoven.waveforms.loading import below
-from einthoven.waveforms.wfdb_format import RecordingError
+from einthoven.waveforms.wfdb_format import RecordingError, is_there
 
 LONGEST, WIDEST = 10_000, 360
 """Milliseconds and degrees: what is not between 0 and these was not measured (29999, and also 0 and 32767)."""
@@ -143,7 +143,7 @@ def _entry(row: dict[str, Any], folder: Path, file: str) -> Entry:
 def _worth_reading(folder: Path, path: str) -> bool:
     """False: nothing is there. A path that leads out of the folder is left to the reader to refuse."""
     try:
-        return below(folder, f"{path}.hea").is_file()
+        return is_there(below(folder, f"{path}.hea"))
     except RecordingError:
         return True
 

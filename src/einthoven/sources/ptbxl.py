@@ -25,6 +25,7 @@ from einthoven.sources.ptbxl_rows import COLUMNS, DATABASE, Row, RowError, parse
 from einthoven.sources.tabular import write_events, write_excluded, write_list
 from einthoven.study import write_table
 from einthoven.waveforms.loading import wfdb_reader
+from einthoven.waveforms.wfdb_format import is_there
 
 __all__ = ["clean_report", "ingest"]
 
@@ -93,7 +94,7 @@ def _read_rows(file: Path) -> tuple[list[tuple[int, Row]], list[dict[str, Any]]]
 
 def _choose(wanted: int | None, source: Path, rows: list[Row]) -> tuple[str, int]:
     """The file column to read and the study's rate: the files nearest to what is wanted, if most are there."""
-    there = {c: sum(bool(r.files[c]) and (source / f"{r.files[c]}.hea").exists() for r in rows) for c in RATES}
+    there = {c: sum(bool(r.files[c]) and is_there(source / f"{r.files[c]}.hea") for r in rows) for c in RATES}
     low, high = RATES
     best, other = (low, high) if wanted == RATES[low] else (high, low)
     column = best if 2 * there[best] > len(rows) or there[best] >= there[other] else other

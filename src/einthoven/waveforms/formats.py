@@ -23,7 +23,15 @@ from einthoven.waveforms.readers.tables import Hdf5, Matlab, Npy
 from einthoven.waveforms.readers.text import Csv
 from einthoven.waveforms.readers.xml_ecg import AnnotatedEcg, Muse, Philips
 from einthoven.waveforms.standardise import FRONTAL, to_millivolts
-from einthoven.waveforms.wfdb_format import Record, RecordingError, open_inside, read_all, read_header, read_record
+from einthoven.waveforms.wfdb_format import (
+    Record,
+    RecordingError,
+    is_there,
+    open_inside,
+    read_all,
+    read_header,
+    read_record,
+)
 
 MAX_BYTES: Final = 64 << 20
 """Of a file, and of what a gzipped one unpacks to."""
@@ -107,7 +115,7 @@ def wfdb_record(path: Path) -> Path | None:
     if not path.name:
         return None
     record = path.with_name(WFDB_FILE.sub("", path.name))
-    return record if record.with_name(record.name + ".hea").exists() else None
+    return record if is_there(record.with_name(record.name + ".hea")) else None
 
 
 def file_content(path: Path, folder: Path | None, limit: int = MAX_BYTES) -> bytes:

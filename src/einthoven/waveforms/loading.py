@@ -16,7 +16,7 @@ from einthoven.waveforms import quality
 from einthoven.waveforms.formats import WFDB_FILE, file_content, read_content, wfdb_record
 from einthoven.waveforms.standardise import Samples, recorded_leads, standardise
 from einthoven.waveforms.store import StoreWriter
-from einthoven.waveforms.wfdb_format import Record, RecordingError, read_record
+from einthoven.waveforms.wfdb_format import Record, RecordingError, is_there, read_record
 
 Name = TypeVar("Name")
 Reader = Callable[[Name], Record]
@@ -45,7 +45,7 @@ def ecg_reader(folder: Path) -> Reader[str]:
 
     def read(name: str) -> Record:
         path = below(folder, name)
-        if wfdb_record(path) is None and path.is_file():
+        if wfdb_record(path) is None and is_there(path) and path.is_file():
             return read_content(file_content(path, folder), path)
         return read_record(path.with_name(WFDB_FILE.sub("", path.name)), folder)
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from einthoven.schema import LEADS, MICROVOLT, MISSING_SAMPLE
-from einthoven.waveforms.wfdb_format import RecordingError
+from einthoven.waveforms.wfdb_format import MIN_RATE, RecordingError
 
 Samples = npt.NDArray[np.int16]
 Millivolts = npt.NDArray[np.float32]
@@ -110,7 +110,7 @@ def _resample(signal: npt.NDArray[Any], rate: float, target_rate: int, samples: 
     """Float millivolts at `target_rate`. Samples not recorded are bridged for the filter, and marked again after it."""
     from scipy.signal import resample_poly
 
-    ratio = Fraction(target_rate / rate).limit_denominator(1000)
+    ratio = Fraction(target_rate / rate).limit_denominator(1000) if rate >= MIN_RATE else 0
     if ratio == 0:
         raise RecordingError("bad-header", f"cannot resample {rate} Hz to {target_rate} Hz")
     margin = 64 * max(1.0, rate / target_rate)  # what the filter sees beyond the last sample kept

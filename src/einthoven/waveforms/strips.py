@@ -9,8 +9,12 @@ import numpy.typing as npt
 
 from einthoven.errors import EinthovenError
 from einthoven.schema import LEADS, MICROVOLT, MISSING_SAMPLE
+from einthoven.waveforms.wfdb_format import MAX_RATE, MIN_RATE
 
 Floats = npt.NDArray[np.float32]
+
+MOST: Final = 10_000
+"""Of both numbers of a ratio of rates: the filter has twenty times as many taps. 499.9999 Hz would make it 10**8."""
 
 MAINS: Final = (50, 60)
 """Hertz of the world's power lines."""
@@ -22,7 +26,9 @@ def resample(signal: Floats, rate: float, target: float) -> Floats:
         return signal
     from scipy.signal import resample_poly  # slow to import: a search by words does without
 
-    ratio = Fraction(target).limit_denominator(10_000) / Fraction(rate).limit_denominator(10_000)
+    ratio = Fraction(target).limit_denominator(MOST) / Fraction(rate).limit_denominator(MOST)
+    if max(ratio.numerator, ratio.denominator) > MOST:
+        ratio = ratio.limit_denominator(int(min(MOST, MOST * rate / target)))
     # "line": without it the ends of a strip that sits on an offset would ring
     return np.asarray(resample_poly(signal, ratio.numerator, ratio.denominator, axis=-1, padtype="line"), np.float32)
 
@@ -78,8 +84,8 @@ def from_millivolts(
     """Arrays of any lead order [n, leads, samples] in millivolts to strips [n, s, 12, length]."""
     if signal.shape[1] != len(leads):
         raise EinthovenError(f"{signal.shape[1]} leads of signal but {len(leads)} lead names.")
-    if not rate > 0:
-        raise EinthovenError(f"sampling rate {rate} Hz; expected a positive number.")
+    if not MIN_RATE <= rate <= MAX_RATE:
+        raise EinthovenError(f"sampling rate {rate} Hz; expected {MIN_RATE:g} to {MAX_RATE:,.0f} Hz.")
     if signal.shape[-1] == 0:
         raise EinthovenError("the recording has no samples.")
     if not np.isfinite(signal).any(axis=(1, 2)).all():

@@ -23,6 +23,8 @@ from einthoven.waveforms.matlab import MATLAB_5, MATLAB_MARGIN, read_val
 
 MAX_HEADER_BYTES: Final = 1 << 16
 MAX_SIGNALS: Final = 256
+MAX_RATE: Final = 1e6
+MIN_RATE: Final = 1.0  # hertz; resampling from below makes of every sample thousands
 MAX_VALUES: Final = 1 << 28  # samples times signals: a day of 12 leads at 250 Hz
 
 MILLIVOLTS: Final = {"mv": 1.0, "uv": 1e-3, "µv": 1e-3, "μv": 1e-3, "v": 1e3, "nv": 1e-6}
@@ -74,6 +76,14 @@ class Record:
 @lru_cache(maxsize=4096)  # a source has few folders and many files
 def _inside(folder: Path, root: Path) -> bool:
     return folder.resolve().is_relative_to(root.resolve())
+
+
+def is_there(file: Path) -> bool:
+    """Is there something of this name? Not where the system cannot say, as of a name that is too long."""
+    try:
+        return file.exists()
+    except OSError:
+        return False
 
 
 def open_inside(file: Path, folder: Path) -> tuple[int, int]:
@@ -138,7 +148,7 @@ def _parse_header(lines: list[str]) -> Header:
     samples = int(record[3]) if len(record) > 3 else 0
     if not 1 <= count <= MAX_SIGNALS or len(lines) != count + 1:
         raise RecordingError("bad-header", f"{count} signals announced, {len(lines) - 1} described")
-    if not (math.isfinite(rate) and 0 < rate <= 1e6) or samples < 0 or samples * count > MAX_VALUES:
+    if not MIN_RATE <= rate <= MAX_RATE or samples < 0 or samples * count > MAX_VALUES:
         raise RecordingError("bad-header", f"{samples} samples at {rate} Hz")
     return Header(rate, samples or None, tuple(_parse_signal(line) for line in lines[1:]))
 

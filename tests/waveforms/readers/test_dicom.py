@@ -1,5 +1,6 @@
 """DICOM waveforms: pydicom's own sample, units, groups, order of bytes, padding."""
 
+import contextlib
 from types import ModuleType
 
 import numpy as np
@@ -95,3 +96,10 @@ def test_what_holds_no_ecg(make: ModuleType) -> None:
         read_ecg(make.dicom(make.group(make.STORED, MultiplexGroupLabel="MEDIAN BEAT")))
     with pytest.raises(EinthovenError, match="none of 12 signals"):
         read_ecg(make.dicom(make.group(make.STORED, [f"Q{n}" for n in range(12)])))
+
+
+def test_what_pydicom_says_of_a_value_is_not_logged(make: ModuleType, caplog: pytest.LogCaptureFixture) -> None:
+    content = make.dicom().replace(b"1.2.840.10008.1.2.1\0", b"Mustermann.10008.1\0\0")
+    with contextlib.suppress(EinthovenError):
+        read_ecg(content)
+    assert "Mustermann" in content.decode("latin-1") and caplog.text == ""

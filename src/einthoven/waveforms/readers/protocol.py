@@ -1,7 +1,6 @@
 """What a reader of an ECG format is, and how what it found becomes one array of leads."""
 
 import importlib
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -13,7 +12,7 @@ import numpy.typing as npt
 
 from einthoven.errors import EinthovenError
 from einthoven.schema import LEADS
-from einthoven.waveforms.wfdb_format import MAX_SIGNALS, MILLIVOLTS, RecordingError
+from einthoven.waveforms.wfdb_format import MAX_SIGNALS, MILLIVOLTS, MIN_RATE, RecordingError
 
 Values = npt.NDArray[np.floating[Any]]
 
@@ -108,8 +107,8 @@ def stacked(channels: Iterable[Channel]) -> tuple[npt.NDArray[np.float32], float
     if not standard:
         raise RecordingError("wrong-leads", f"none of {len(named)} signals is one of {', '.join(LEADS)}")
     rate = standard[0].rate
-    if not (math.isfinite(rate) and 0 < rate <= MAX_RATE):
-        raise RecordingError("bad-header", f"expected a sampling rate up to {MAX_RATE:g} Hz")
+    if not MIN_RATE <= rate <= MAX_RATE:
+        raise RecordingError("bad-header", f"expected a sampling rate from {MIN_RATE:g} to {MAX_RATE:g} Hz")
     kept: dict[str, Channel] = {}
     for name, channel in named:
         if channel.rate == rate and (name not in kept or len(kept[name].values) < len(channel.values)):
