@@ -1,7 +1,7 @@
 """Make the tables of docs/scale.md from the measured rates: python results/scale.py
 
-Reads the JSON of MEASURED beside it, which `make bench-…` writes. Every cell of the projection is a product of a measured
-rate and a size of the article, or of one of ASSUMED; nothing is typed in.
+Reads the JSON of MEASURED beside it, which `make bench-…` writes. Every cell of the projection is a product of a
+measured rate and a size of the article, or of one of ASSUMED; nothing is typed in.
 """
 
 import json
