@@ -37,10 +37,11 @@ from einthoven.batches import Batch, Pairs, epoch_batches
 from einthoven.config import Recipe, load_recipe
 from einthoven.encoders.ecg import ResNet1d
 from einthoven.model import Model
+from einthoven.progress import silent
 from einthoven.study import write_json
-from einthoven.training.align import align, new_model, pairs_of
-from einthoven.training.aligned_pairs import training_pairs
+from einthoven.training.align import align, prepared
 from einthoven.training.loop import adamw
+from einthoven.training.paired_columns import training_pairs
 from einthoven.training.step import backward
 from einthoven.waveforms.rates import at_rate
 from search import processor
@@ -76,10 +77,8 @@ def material(recipe: Recipe, study: Path) -> tuple[Model, Pairs]:
     """What the training stage would make of a study."""
     store = at_rate(study, recipe.ecg.sampling_rate)
     train = training_pairs(study, recipe.training.concatenation, recipe.space.modalities)
-    train = train.filter(pc.equal(train["split"], "train"))
-    texts = sorted(set(train["text"].drop_null().to_pylist()))
-    model = new_model(recipe, study, texts)
-    return model, pairs_of(recipe, model, train, texts, store, None)
+    model, pairs, _ = prepared(recipe, study, train.filter(pc.equal(train["split"], "train")), store, silent)
+    return model, pairs
 
 
 def batches(recipe: Recipe, model: Model, pairs: Pairs) -> list[Batch]:
