@@ -4,7 +4,7 @@
 
 goodput     pairs a second of the real loop over those of the bare step (forward, backward, optimiser) on the same
             batches, resident; for two recipes, at 100 and 500 Hz, on a simulated study
-bf16        the bare step in bf16 against fp32; and of the ECG encoder alone compiled, and with channels last
+bf16        the bare step in bf16 against fp32; and of the ECG encoder alone compiled, and with the channels first
 caching     peak memory of one step of so many pairs by gradient caching, in a process of its own
 epochs      resident memory after each epoch of the real loop, in a process of its own, and its slope
 
@@ -35,12 +35,13 @@ from torch import nn
 from einthoven import pipeline
 from einthoven.batches import Batch, Pairs, epoch_batches
 from einthoven.config import Recipe, load_recipe
-from einthoven.encoders.ecg import ResNet1d
+from einthoven.encoders.ecg import Conv, ResNet1d
 from einthoven.model import Model
+from einthoven.progress import silent
 from einthoven.study import write_json
-from einthoven.training.align import align, new_model, pairs_of
-from einthoven.training.aligned_pairs import training_pairs
+from einthoven.training.align import align, prepared
 from einthoven.training.loop import adamw
+from einthoven.training.paired_columns import training_pairs
 from einthoven.training.step import backward
 from einthoven.waveforms.rates import at_rate
 from search import processor
@@ -76,10 +77,8 @@ def material(recipe: Recipe, study: Path) -> tuple[Model, Pairs]:
     """What the training stage would make of a study."""
     store = at_rate(study, recipe.ecg.sampling_rate)
     train = training_pairs(study, recipe.training.concatenation, recipe.space.modalities)
-    train = train.filter(pc.equal(train["split"], "train"))
-    texts = sorted(set(train["text"].drop_null().to_pylist()))
-    model = new_model(recipe, study, texts)
-    return model, pairs_of(recipe, model, train, texts, store, None)
+    model, pairs, _ = prepared(recipe, study, train.filter(pc.equal(train["split"], "train")), store, silent)
+    return model, pairs
 
 
 def batches(recipe: Recipe, model: Model, pairs: Pairs) -> list[Batch]:
@@ -152,8 +151,7 @@ def variants(recipe: Recipe, rounds: int, steps: int) -> dict[str, Any]:
 
         return step
 
-    images = as_images(ResNet1d(recipe.ecg).train())
-    candidates: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"channels_last": channels_last(images)}
+    candidates: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"channels_first": along_time(ResNet1d(recipe.ecg))}
     found: dict[str, Any] = {}
     if shutil.which(os.environ.get("CXX", "g++")) is None:
         found["compile"] = "not tried: torch.compile needs a C++ compiler on a processor, and there is none"
@@ -168,28 +166,20 @@ def variants(recipe: Recipe, rounds: int, steps: int) -> dict[str, Any]:
     return found
 
 
-def as_images(module: nn.Module) -> nn.Module:
-    """The same layers for images of height 1, which alone have a layout with the channels last."""
-    for name, child in module.named_children():
-        if isinstance(child, nn.Conv1d) and name != "score":
-            k, s, p = child.kernel_size[0], child.stride[0], child.padding[0]
-            twin: nn.Module = nn.Conv2d(child.in_channels, child.out_channels, (1, k), (1, s), (0, int(p)), bias=False)
-        elif isinstance(child, nn.BatchNorm1d):
-            twin = nn.BatchNorm2d(child.num_features)
-        elif isinstance(child, nn.AvgPool1d):
-            twin = nn.AvgPool2d((1, child.kernel_size[0]), ceil_mode=True)
-        else:
-            twin = as_images(child)
-        setattr(module, name, twin)
-    return module.to(memory_format=torch.channels_last)
-
-
-def channels_last(encoder: Any) -> Callable[[torch.Tensor], torch.Tensor]:
-    def encode(strips: torch.Tensor) -> torch.Tensor:
-        images = encoder.scaled(strips).unsqueeze(2).contiguous(memory_format=torch.channels_last)
-        return encoder.pool(encoder.map(images).squeeze(2).contiguous())
-
-    return encode
+def along_time(encoder: Any) -> Any:
+    """The same layers of [b, c, t], as they would be written without a thought of their layout in memory."""
+    for name, child in list(encoder.named_modules()):
+        twin: nn.Module | None = None
+        if isinstance(child, Conv):
+            k, s, p = child.kernel_size[0], child.stride[0], int(child.padding[0])
+            twin = nn.Conv1d(child.in_channels, child.out_channels, k, s, p, bias=False)
+        elif isinstance(child, nn.AvgPool2d):
+            twin = nn.AvgPool1d(child.kernel_size[1], ceil_mode=True)
+        if twin is not None:
+            above, _, last = name.rpartition(".")
+            setattr(encoder.get_submodule(above), last, twin)
+    encoder.map = lambda scaled: encoder.body(encoder.stem(scaled))
+    return encoder.train()
 
 
 def caching(recipe: Recipe, study: Path, rows: int, chunk: int) -> dict[str, float]:

@@ -102,7 +102,7 @@ def main() -> None:
         line = Line(Path(folder) / "line", Path(folder) / "kept", Path(folder) / "said.log")
         begin(line.place, options.seed)
         rows = _stages(line, stages, wanted, options.kills, options.seed)
-        others = _whole(line, wanted, max(1, options.kills // 10)) if len(stages) == len(STAGES) else {}
+        others = _whole(line, wanted, max(1, options.kills // 10), options.seed) if len(stages) == len(STAGES) else {}
     results = [*rows, *(fault for row in rows for fault in row["faults"].values()), *others.values()]
     lost = sum(row["lost"] for row in results)
     print(f"{sum(row['kills'] for row in rows)} kills, {time.monotonic() - began:.0f} s, lost: {lost}")
@@ -128,10 +128,10 @@ def _stages(line: Line, stages: set[str], wanted: set[str], kills: int, seed: in
     return rows
 
 
-def _whole(line: Line, wanted: set[str], trials: int) -> dict[str, dict[str, Any]]:
+def _whole(line: Line, wanted: set[str], trials: int, seed: int) -> dict[str, dict[str, Any]]:
     tests: dict[str, Callable[[], faults.Fault]] = {
         "wrong clocks": lambda: whole.wrong_clocks(line),
-        "killed worker": lambda: whole.killed_worker(line, trials),
+        "killed worker": lambda: whole.killed_worker(line, trials, random.Random(seed)),
         "read-only study": lambda: whole.only_read(line),
     }
     found = {}

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from einthoven.config import EcgEncoder
-from einthoven.encoders.ecg import ResNet1d, minmax
+from einthoven.encoders.ecg import Conv, ResNet1d, as_images, minmax
 
 DEEP = (3, 4, 6, 3)
 
@@ -81,8 +81,17 @@ def test_the_gradient_reaches_every_parameter(bottleneck: bool) -> None:
 @pytest.mark.parametrize("bottleneck", [False, True])
 def test_a_new_encoder_passes_only_its_shortcuts(bottleneck: bool) -> None:
     model = ResNet1d(EcgEncoder(width=8, blocks=(2,), bottleneck=bottleneck))
-    x = torch.rand(2, 8 * model.body[0].expansion, 50)
+    x = torch.rand(2, 8 * model.body[0].expansion, 1, 50)
     assert torch.equal(model.body[1](x), x)
+
+
+@pytest.mark.parametrize(("kernel", "stride", "padding"), [(15, 2, 7), (5, 1, 2), (1, 1, 0)])
+def test_a_convolution_of_images_of_height_1_is_one_along_time(kernel: int, stride: int, padding: int) -> None:
+    conv, strip = Conv(12, 8, kernel, stride, padding), strips(3)
+    expected = torch.nn.functional.conv1d(strip, conv.weight, None, stride, padding)
+    found = conv(as_images(strip))
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    assert torch.allclose(found.squeeze(2), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("bottleneck", [False, True])
@@ -146,7 +155,7 @@ def test_what_the_first_layers_say_is_mean_and_deviation_of_their_maps(blocks: t
         [
             value
             for one in maps
-            for told in (one[i].mean(dim=1), one[i].var(dim=1, correction=0).sqrt())
+            for told in (one[i, :, 0].mean(dim=1), one[i, :, 0].var(dim=1, correction=0).sqrt())
             for value in told
         ]
         for i in range(3)

@@ -1,6 +1,9 @@
 """The stage: each text once, supplied mentions kept, a cache without text that a kill does not spoil."""
 
 import datetime as dt
+import os
+import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ from einthoven import pipeline, schema
 from einthoven.config import Entities
 from einthoven.entities import extract as stage
 from einthoven.entities.extract import extract, rendered
+from einthoven.errors import EinthovenError
 from einthoven.study import read_table, write_json, write_table
 
 OWN = "term\tpreferred\tlabel\tcode\tlanguage\tcase\n"
@@ -116,6 +120,31 @@ def test_no_notes_no_entities(tmp_path: Path, config: Entities) -> None:
     write_notes(tmp_path, [])
     assert extract(config, tmp_path, silent)["mentions"] == 0
     assert read_table(schema.ENTITIES, tmp_path).num_rows == 0
+
+
+def test_a_process_that_is_killed_while_it_starts_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for want of memory. The shipped lexicon is more than a pipe holds."""
+    monkeypatch.setattr(stage, "ALONE", 0)
+    write_notes(tmp_path, ["AF", "fever"])
+    ended = threading.Event()
+
+    def kill_each() -> None:
+        while not ended.wait(0.005):
+            for task in Path("/proc/self/task").iterdir():
+                for child in (task / "children").read_text().split():
+                    if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
+                        os.kill(int(child), signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_each)
+    killer.start()
+    try:
+        with pytest.raises(EinthovenError, match="a process that read notes was killed"):
+            extract(Entities(), tmp_path, silent, processes=2)
+    finally:
+        ended.set()
+        killer.join()
+    monkeypatch.undo()
+    assert extract(Entities(), tmp_path, silent)["mentions"] == 2
 
 
 @pytest.mark.parametrize("place", [0, 40, -1])

@@ -10,10 +10,13 @@ from torch import Tensor, nn
 
 
 class BatchNorm(nn.BatchNorm1d):
-    """BatchNorm1d of [b, c, t] whose mean and variance in training are those of all ranks' rows, [world * b, c, t].
+    """BatchNorm1d of [b, c, ...] whose mean and variance in training are those of all ranks' rows, [world * b, c, ...].
 
-    Every rank must hold the same b and t: ranks wait for each other. In one process, and in evaluation, BatchNorm1d.
+    Every rank must hold the same shape: ranks wait for each other. In one process, and in evaluation, BatchNorm1d.
     """
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        """Any number of dimensions after the channels."""
 
     def forward(self, x: Tensor) -> Tensor:
         if not (self.training and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
@@ -34,7 +37,7 @@ class BatchNorm(nn.BatchNorm1d):
 
 
 class _Normalised(torch.autograd.Function):
-    """[b, c, t] normalised by the mean and variance [c] of all ranks, and these.
+    """[b, c, ...] normalised by the mean and variance [c] of all ranks, and these.
 
     Backward each rank sends the gradient of the sum of all ranks' losses by its own rows and parameters, as autograd
     does within a process and as `contrast.gather` does between ranks; DDP takes the mean over ranks.
@@ -42,7 +45,7 @@ class _Normalised(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-        own = torch.stack(torch.var_mean(x.float(), dim=(0, 2), correction=0))
+        own = torch.stack(torch.var_mean(x.float(), dim=_but_channels(x), correction=0))
         every = [torch.empty_like(own) for _ in range(dist.get_world_size())]
         dist.all_gather(every, own)
         variances, means = torch.stack(every).unbind(dim=1)  # [world, c] each
@@ -58,10 +61,16 @@ class _Normalised(torch.autograd.Function):
         x, weight, mean, var = ctx.saved_tensors
         upstream = gradient.float()
         standard = F.batch_norm(x, mean, var, eps=ctx.eps).float()
-        own = torch.stack([(upstream * standard).sum(dim=(0, 2)), upstream.sum(dim=(0, 2))])
+        own = torch.stack([each.sum(dim=_but_channels(x)) for each in (upstream * standard, upstream)])
         every = own.clone()
         dist.all_reduce(every)
-        of_var, of_mean = every / (x.numel() // x.shape[1] * dist.get_world_size())
+        every /= x.numel() // x.shape[1] * dist.get_world_size()
         scale = weight.float() * (var + ctx.eps).rsqrt()
-        by_x = scale[:, None] * (upstream - of_mean[:, None] - standard * of_var[:, None])
+        along = (-1, *(1,) * (x.ndim - 2))
+        of_var, of_mean, scale = (each.view(along) for each in (every[0], every[1], scale))
+        by_x = scale * (upstream - of_mean - standard * of_var)
         return by_x.to(x.dtype), own[0], own[1], None
+
+
+def _but_channels(x: Tensor) -> list[int]:
+    return [0, *range(2, x.ndim)]

@@ -113,7 +113,7 @@ def _extract(
     if todo <= ALONE or processes == 1:
         _alone(Matcher(lexicon), batches, cache, todo, progress)
     else:
-        _together(lexicon, batches, cache, todo, progress, processes or len(os.sched_getaffinity(0)))
+        _together(config, batches, cache, todo, progress, processes or len(os.sched_getaffinity(0)))
     mentions = _write(engine, study, cache)
     (notes, texts, given) = engine.execute(
         "SELECT count(*), count(DISTINCT text) FILTER (NOT given), count(*) FILTER (given) FROM note"
@@ -188,9 +188,9 @@ def _alone(
 _worker: Matcher | None = None
 
 
-def _begin(lexicon: Sequence[Term]) -> None:
+def _begin(config: Entities) -> None:
     global _worker
-    _worker = Matcher(lexicon)
+    _worker = Matcher(load(config))
 
 
 def _work(hashes: list[bytes], texts: list[str], cache: Path) -> int:
@@ -199,15 +199,19 @@ def _work(hashes: list[bytes], texts: list[str], cache: Path) -> int:
 
 
 def _together(
-    lexicon: Sequence[Term], batches: Iterator[tuple[list[bytes], list[str]]], cache: Path, todo: int,
+    config: Entities, batches: Iterator[tuple[list[bytes], list[str]]], cache: Path, todo: int,
     progress: Progress, processes: int,
 ) -> None:  # fmt: skip
-    """Read in several processes; at most two blocks each are under way, so memory is bounded."""
+    """Read in several processes; at most two blocks each are under way, so memory is bounded.
+
+    Each loads the lexicon itself: more than a pipe holds could not be handed to a process that dies while it starts,
+    and this one would wait for ever.
+    """
     workers = min(processes, MAX_PROCESSES)
     done = 0
     pending: set[Future[int]] = set()
     try:
-        with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_begin, initargs=(lexicon,)) as pool:
+        with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_begin, initargs=(config,)) as pool:
             for hashes, texts in batches:
                 pending.add(pool.submit(_work, hashes, texts, cache))
                 if len(pending) >= 2 * workers:

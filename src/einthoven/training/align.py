@@ -3,22 +3,24 @@ same numbers."""
 
 import copy
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from torch import Tensor, nn
 
 from einthoven.batches import Batch, Pairs, batches_per_epoch, epoch_batches
 from einthoven.config import Recipe, Training
+from einthoven.encoders.text_features import KeptFeatures
 from einthoven.errors import EinthovenError
 from einthoven.evaluation.labels import without_class
 from einthoven.evaluation.split import numbers_of
 from einthoven.model import Model
 from einthoven.model_directory import load
+from einthoven.progress import Progress, silent
 from einthoven.ranks import accelerated, joined, mean_loss
 from einthoven.study import data_kind
 from einthoven.training.aligned_pairs import (
@@ -54,10 +56,11 @@ from einthoven.training.probes import fit_probes_of
 from einthoven.training.self_supervised import MaskedStrips, MatchingViews, held_views, second_strips
 from einthoven.training.step import backward
 from einthoven.waveforms.rates import at_rate
+from einthoven.waveforms.store import Store
 
 
 def train_on_study(
-    recipe: Recipe, study: Path, out: Path, workshop: Path, signature: str, progress: Callable[[int, int, str], None]
+    recipe: Recipe, study: Path, out: Path, workshop: Path, signature: str, progress: Progress
 ) -> dict[str, Any]:
     """Read a study's pairs, train, write the model directory `out`; return counts."""
     process = joined()
@@ -70,7 +73,35 @@ def train_on_study(
         wanted = " or ".join(name for name in recipe.space.modalities if name != "ecg")
         needed = f"pairs with a signal and {wanted}" if wanted else "recordings with a signal"
         raise EinthovenError(f"{study}: {len(train)} training {needed}; at least 2 are needed.")
-    wording = recipe.training.concatenation
+    model, pairs, kept = prepared(recipe, study, train, store, progress)
+    validation = table.filter(pc.equal(table["split"], "validation"))
+    validation = sampled(validation, MOST_HELD, recipe.training.seed)
+    held = None
+    if process.is_main_process and pairs.other is not None:
+        held = held_views(validation, store, model, recipe.training.objective)
+    elif process.is_main_process:
+        held = held_of(validation, study, store, model, recipe.training.concatenation, kept)
+    history = align(recipe, model, pairs, held, workshop, signature, progress)
+    first = process.is_main_process
+    process.destroy_process_group()  # what follows is the first process's alone
+    if not first:
+        return {}
+    best = load(workshop / BEST)
+    best.save(out)
+    probes = fit_probes_of(best, study, out, recipe.evaluation, progress)
+    texts, patients = distinct_texts(train)[1], pc.unique(train["subject_id"])
+    size = {"pairs": len(train), "patients": len(patients), "distinct_texts": len(texts)}
+    return {**size, "history": history, "probes": probes, **best.card}
+
+
+def prepared(
+    recipe: Recipe, study: Path, train: pa.Table, store: Store, progress: Progress
+) -> tuple[Model, Pairs, KeptFeatures | None]:
+    """A new model, its training pairs in memory, and where a frozen encoder's features of texts are kept.
+
+    `store` is at the model's rate.
+    """
+    process, wording = joined(), recipe.training.concatenation
     of_pair, places = distinct_texts(train)
     spoken = "text" in recipe.space.modalities and recipe.text.pretrained is None
     model = new_model(recipe, study, vocabulary_texts(study, wording, places) if spoken else [])
@@ -88,23 +119,7 @@ def train_on_study(
             codes=None if model.codes is None else codes_of(model, train, study),
             other=second_strips(recipe.training.objective, train["subject_id"].to_numpy()),
         )
-    validation = table.filter(pc.equal(table["split"], "validation"))
-    validation = sampled(validation, MOST_HELD, recipe.training.seed)
-    held = None
-    if process.is_main_process and pairs.other is not None:
-        held = held_views(validation, store, model, recipe.training.objective)
-    elif process.is_main_process:
-        held = held_of(validation, study, store, model, wording, kept)
-    history = align(recipe, model, pairs, held, workshop, signature, progress)
-    first = process.is_main_process
-    process.destroy_process_group()  # what follows is the first process's alone
-    if not first:
-        return {}
-    best = load(workshop / BEST)
-    best.save(out)
-    probes = fit_probes_of(best, study, out, recipe.evaluation, progress)
-    size = {"pairs": len(train), "patients": len(pc.unique(train["subject_id"])), "distinct_texts": len(places)}
-    return {**size, "history": history, "probes": probes, **best.card}
+    return model, pairs, kept
 
 
 def new_model(recipe: Recipe, study: Path, texts: list[str]) -> Model:
@@ -130,7 +145,7 @@ def align(
     held: Held | None,
     workshop: Path,
     signature: str = "",
-    progress: Callable[[int, int, str], None] = lambda step, steps, note: None,
+    progress: Progress = silent,
 ) -> list[dict[str, float]]:
     """Train `model` on `pairs`, write the average of the best epoch on `held` to `workshop/best`, return the history.
 
