@@ -52,7 +52,7 @@ class Block(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """Convolutions of 1 sample around one along time, a shortcut: [b, c_in, 1, t] -> [b, 4 width, 1, t / stride]."""
+    """A convolution along time between two of 1 sample, and a shortcut, [b, c_in, 1, t] -> [b, 4 width, 1, t / s]."""
 
     expansion = 4
 
