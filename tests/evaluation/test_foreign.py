@@ -220,8 +220,8 @@ def test_a_file_has_no_other_leads(study, tmp_path):
 
 
 def test_the_command_line_refuses_a_file_that_is_not_there(study, tmp_path, monkeypatch):
-    from einthoven import pipeline
+    from einthoven.pipeline import measuring
 
-    monkeypatch.setattr(pipeline, "refuse_stale_pairs", lambda study: None)
+    monkeypatch.setattr(measuring, "refuse_stale_pairs", lambda study: None)
     with pytest.raises(EinthovenError, match="no such file of embeddings"):
         cli.app(["evaluate", str(tmp_path / "no.npz"), str(study), "--out", str(tmp_path / "r")], standalone_mode=False)

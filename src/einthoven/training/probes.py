@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -21,9 +21,13 @@ from einthoven.evaluation.labels import super_classes, without_class
 from einthoven.evaluation.transfer import Labels, Probe, fit_probes
 from einthoven.model import Model
 from einthoven.study import atomic, read_table
+from einthoven.training.aligned_pairs import sampled
 from einthoven.waveforms.store import Store
 
 FILE = "probes.safetensors"
+
+MOST: Final = 100_000
+"""Labelled recordings that probes are fitted on: of more, so many at random. Features of all would fill the memory."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ class LabelledTraining:
 
 
 def labelled_training(study: Path, left_out: str | None = None) -> LabelledTraining:
-    """The labelled training recordings, in the order of recordings.parquet; there may be none.
+    """The labelled training recordings, MOST at most, in the order of recordings.parquet; there may be none.
 
     `left_out`: a super-class whose recordings are not among them.
     """
@@ -58,7 +62,7 @@ def labelled_training(study: Path, left_out: str | None = None) -> LabelledTrain
     recordings = read_table(schema.RECORDINGS, study, ["recording_id", "subject_id", "split", "row"])
     wanted = pc.and_(pc.equal(recordings["split"], "train"), pc.is_valid(recordings["row"]))
     labelled = pc.is_in(recordings["recording_id"], pa.array(found.recording_ids, pa.string()))
-    rows = without_class(recordings.filter(pc.and_(wanted, labelled)), study, left_out)
+    rows = sampled(without_class(recordings.filter(pc.and_(wanted, labelled)), study, left_out), MOST, seed=0)
     place = {name: i for i, name in enumerate(found.recording_ids)}
     ids = rows["recording_id"].to_pylist()
     labels = found.labels[np.array([place[name] for name in ids], np.int64)]
