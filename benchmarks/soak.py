@@ -60,9 +60,9 @@ class Told:
             self.statuses[kind][str(status)] += 1
             if seconds is not None:
                 self.seconds[kind].append(seconds)
-            if isinstance(status, int) and status >= 500 and status != 503:
-                self.failures.append(f"{kind}: {status}")
-            elif isinstance(status, str) and status != "left":
+            if (isinstance(status, int) and status >= 500 and status != 503) or (
+                isinstance(status, str) and status != "left"
+            ):
                 self.failures.append(f"{kind}: {status}")
 
 

@@ -30,7 +30,9 @@ FIRST = (1, 10)
 """A link is found if the patient is among so many."""
 
 
-def linked(asked: Floats, patients: Integers, sought: Floats, whose: Integers, own: Integers) -> dict[str, dict[str, float]]:
+def linked(
+    asked: Floats, patients: Integers, sought: Floats, whose: Integers, own: Integers
+) -> dict[str, dict[str, float]]:
     """Of each recording asked, is one of its patient's others among the nearest by cosine? And by chance?
 
     Args:

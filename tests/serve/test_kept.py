@@ -1,3 +1,5 @@
+from typing import Any
+
 from einthoven.serve.kept import Kept
 
 
@@ -24,3 +26,13 @@ def test_what_nobody_asks_for_is_forgotten() -> None:
     assert kept.get(used) == 1
     now = 12.0
     assert kept.get(unused) is None and kept.get(used) == 1 and len(kept) == 1
+
+
+def test_uploads_make_room_for_each_other_and_not_for_words(
+    ask: Any, samples: dict[str, bytes], monkeypatch: Any
+) -> None:
+    desk = ask.app.state.desk
+    monkeypatch.setattr(desk, "uploads", Kept(2))
+    words = ask("POST", "/search", data={"q": "infarct"}).headers["location"]
+    sent = [ask("POST", "/upload", files={"file": samples["CSV"]}).headers["location"] for _ in range(3)]
+    assert [ask("GET", place).status_code for place in (words, *sent)] == [200, 410, 200, 200]

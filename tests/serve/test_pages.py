@@ -1,6 +1,7 @@
 """The page without a browser: who may see it, what it never says, what it is made of."""
 
 import hashlib
+import html
 import re
 from collections.abc import Callable
 from http import HTTPStatus
@@ -178,3 +179,26 @@ def test_who_reloads_what_a_form_was_sent_to_comes_to_the_box(ask: Ask) -> None:
 
 def test_pages_are_no_part_of_the_api(ask: Ask) -> None:
     assert all(path.startswith("/api/") for path in ask("GET", "/api/openapi.json").json()["paths"])
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"sampling_rate": ""}, "sampling rate"),
+        ({"sampling_rate": "5OO"}, "expected a number of hertz"),
+        ({"sampling_rate": "0.1"}, "sampling rate"),
+        ({"unit": "furlong"}, "unit"),
+        ({"leads": "I,<b>"}, "names of leads"),
+    ],
+)
+def test_a_refused_upload_keeps_what_was_written_beside_the_file(
+    ask: Callable[..., Any], make: Any, change: dict[str, str], told: str
+) -> None:
+    written = {"sampling_rate": "500", "unit": "mV", "leads": "I,II,III,aVR,aVL,aVF,V1,V2,V3,V4,V5,V6"}
+    sent = written | change
+    assert ask("POST", "/upload", files={"file": ("a.npy", make.npy())}, data=written).status_code == 303
+    refused = ask("POST", "/upload", files={"file": ("a.npy", make.npy())}, data=sent)
+    assert refused.status_code == 422 and told in refused.text and 'id="upload" open' in refused.text
+    for name, value in sent.items():
+        assert f'value="{html.escape(value)}"' in refused.text.split(f'name="{name}"')[1].split(">")[0] + ">", name
+    assert ask("POST", "/upload", data=written).status_code == 422

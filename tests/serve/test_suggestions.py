@@ -1,4 +1,5 @@
 import time
+from typing import Any
 
 from einthoven.search.archive import Archive
 from einthoven.serve.searches import codes_in
@@ -49,3 +50,12 @@ def test_what_looks_like_codes_is_taken_for_codes(archive: Archive) -> None:
     assert codes_in("SCP//NOSUCH", archive) == ("SCP//NOSUCH",)  # refused later, with near ones
     for words in ("ST/T changes", "atrial fibrillation", "AFIB", "SCP//NORM without infarction", ""):
         assert codes_in(words, archive) == ()
+
+
+def test_a_word_that_is_a_code_s_last_part_names_it(archive: Archive, ask: Any) -> None:
+    assert [one.value for one in SOME.codes_named(" imi ")] == ["SCP//IMI"]
+    assert [SOME.codes_named(words) for words in ("im", "inferior", "imi old", "", "rhythm")] == [[]] * 5
+    place = ask("POST", "/search", data={"q": "NORM"}).headers["location"]
+    assert 'name="q" value="SCP//NORM"' in ask("GET", place).text
+    place = ask("POST", "/search", data={"q": "normal"}).headers["location"]
+    assert "A code of this name" not in ask("GET", place).text

@@ -4,7 +4,7 @@ The prompts are ours. Their style was taken from PTB-XL's training reports (fold
 test metric was looked at when they were written.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -190,10 +190,15 @@ def prompt_scores(
     scores = np.stack(columns, axis=1)
     if ensemble != "contrast" or len(columns) < 2:
         return scores
-    others = (scores.sum(axis=1, keepdims=True) - scores) / (len(columns) - 1)
-    if REFERENCE not in prompt_embeddings:
+    return contrasted(scores, list(prompt_embeddings))
+
+
+def contrasted(scores: Floats, names: Sequence[str]) -> Floats:
+    """Scores [n, classes] of two classes or more against `REFERENCE`, as `prompt_scores` says: [n, classes]."""
+    others = (scores.sum(axis=1, keepdims=True) - scores) / (len(names) - 1)
+    if REFERENCE not in names:
         return np.asarray(scores - others)
-    usual = list(prompt_embeddings).index(REFERENCE)
+    usual = names.index(REFERENCE)
     contrast = scores - scores[:, [usual]]
     contrast[:, usual] = scores[:, usual] - others[:, usual]
     return np.asarray(contrast)
@@ -203,9 +208,12 @@ def _score(ecg: Floats, prompts: Floats, ensemble: str, temperature: float) -> F
     if ensemble == "mean":
         return np.asarray(ecg @ unit(prompts.mean(axis=0, keepdims=True))[0])
     cosine = ecg @ prompts.T
+    return np.asarray(cosine.max(axis=1)) if ensemble == "max" else smooth_maximum(cosine, temperature)
+
+
+def smooth_maximum(cosine: Floats, temperature: float = TEMPERATURE) -> Floats:
+    """Of cosines with prompts [n, k], normalised by their number: [n]."""
     best = cosine.max(axis=1)
-    if ensemble == "max":
-        return np.asarray(best)
     return np.asarray(best + temperature * np.log(np.exp((cosine - best[:, None]) / temperature).mean(axis=1)))
 
 

@@ -24,6 +24,15 @@ LONGEST: Final = 4000  # characters of a filter
 MOST_CLAUSES: Final = 32
 MOST_VALUES: Final = 256
 
+
+class FilterError(EinthovenError):
+    """A filter that cannot be read: `expected` repeats nothing of it, the message says what was found instead."""
+
+    def __init__(self, expected: str, found: str | None = None) -> None:
+        super().__init__(f"--where: {expected}{'' if found is None else f', found {found!r}'}.")
+        self.expected = expected
+
+
 Value = str | float | datetime | bool
 
 ORDERED: Final = ("=", "!=", "<", "<=", ">", ">=")
@@ -84,9 +93,9 @@ def parse(text: str | None) -> Filter:
     if text is None or not text.strip():
         return ()
     if len(text) > LONGEST:
-        raise EinthovenError(f"--where: {len(text):,} characters; at most {LONGEST:,} are read.")
+        raise FilterError(f"{len(text):,} characters; at most {LONGEST:,} are read")
     if any(ord(character) < 32 or "\ud800" <= character <= "\udfff" for character in text):
-        raise EinthovenError("--where: expected no control characters and nothing but Unicode.")
+        raise FilterError("expected no control characters and nothing but Unicode")
     tokens = _tokens(text)
     clauses: list[Clause] = []
     place = 0
@@ -94,11 +103,11 @@ def parse(text: str | None) -> Filter:
         clause, place = _clause(tokens, place)
         clauses.append(clause)
         if len(clauses) > MOST_CLAUSES:
-            raise EinthovenError(f"--where: more than {MOST_CLAUSES} conditions.")
+            raise FilterError(f"more than {MOST_CLAUSES} conditions")
         if place == len(tokens):
             return tuple(clauses)
         if tokens[place] != ("word", "and"):
-            raise EinthovenError(f"--where: expected `and` after condition {len(clauses)}.")
+            raise FilterError(f"expected `and` after condition {len(clauses)}")
         place += 1
 
 
@@ -108,7 +117,7 @@ def _tokens(text: str) -> list[tuple[str, str]]:
     while place < end:
         match = _TOKEN.match(text, place)
         if match is None:
-            raise EinthovenError(f"--where: cannot read character {place + 1}; is a quote not closed?")
+            raise FilterError(f"cannot read character {place + 1}; is a quote not closed?")
         sign, double, single, word = match.groups()
         quoted = double if double is not None else single
         if sign is not None:
@@ -127,17 +136,17 @@ def _clause(tokens: Sequence[tuple[str, str]], place: int) -> tuple[Clause, int]
 
     kind_of_token, name = token(place)
     if kind_of_token != "word" or name not in FIELDS:
-        raise EinthovenError(f"--where: expected one of {', '.join(FIELDS)}, found {name!r}.")
+        raise FilterError(f"expected one of {', '.join(FIELDS)}", name)
     of, operator = token(place + 1)
     operator = operator.lower()
     allowed = OPERATORS[FIELDS[name][1]]
     if of not in ("sign", "word") or operator not in allowed:
-        raise EinthovenError(f"--where: after {name} expected one of {' '.join(allowed)}.")
+        raise FilterError(f"after {name} expected one of {' '.join(allowed)}")
     place += 2
     if operator != "in":
         return Clause(name, operator, (_value(name, token(place)),)), place + 1
     if token(place) != ("sign", "("):
-        raise EinthovenError(f"--where: after `{name} in` expected a list such as (a, b).")
+        raise FilterError(f"after `{name} in` expected a list such as (a, b)")
     values: list[Value] = []
     while True:
         values.append(_value(name, token(place + 1)))
@@ -146,16 +155,14 @@ def _clause(tokens: Sequence[tuple[str, str]], place: int) -> tuple[Clause, int]
         if after == ("sign", ")"):
             break
         if after != ("sign", ",") or len(values) >= MOST_VALUES:
-            raise EinthovenError(
-                f"--where: the list after `{name} in`: expected , or ) and at most {MOST_VALUES} values."
-            )
+            raise FilterError(f"the list after `{name} in`: expected , or ) and at most {MOST_VALUES} values")
     return Clause(name, "in", tuple(values)), place + 1
 
 
 def _value(name: str, token: tuple[str, str]) -> Value:
     of, text = token
     if of not in ("word", "quoted") or token == ("word", "and"):
-        raise EinthovenError(f"--where: expected a value for {name}.")
+        raise FilterError(f"expected a value for {name}")
     kind = FIELDS[name][1]
     if kind == "number":
         try:
@@ -163,21 +170,21 @@ def _value(name: str, token: tuple[str, str]) -> Value:
         except ValueError:
             number = np.nan
         if not abs(number) <= float(np.finfo(np.float32).max):  # as wide as the columns are
-            raise EinthovenError(f"--where: {name}: expected a number.")
+            raise FilterError(f"{name}: expected a number")
         return number
     if kind == "date":
         with contextlib.suppress(ValueError):
             found = datetime.fromisoformat(f"{text}-01-01" if re.fullmatch(r"\d{4}", text) else text)
             if found.tzinfo is None:
                 return found
-        raise EinthovenError(
-            f"--where: {name}: expected a date, 2020, 2020-01-31 or 2020-01-31T08:00, by the clock of the hospital."
+        raise FilterError(
+            f"{name}: expected a date, 2020, 2020-01-31 or 2020-01-31T08:00, by the clock of the hospital"
         )
     if name in KNOWN and text not in KNOWN[name]:
-        raise EinthovenError(f"--where: {name}: expected {' or '.join(KNOWN[name])}.")
+        raise FilterError(f"{name}: expected {' or '.join(KNOWN[name])}")
     if kind == "flag":
         if text.lower() not in ("yes", "no"):
-            raise EinthovenError(f"--where: {name}: expected yes or no.")
+            raise FilterError(f"{name}: expected yes or no")
         return text.lower() == "yes"
     return text
 

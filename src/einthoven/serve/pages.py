@@ -8,11 +8,12 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import RedirectResponse
 from markupsafe import Markup
+from starlette.datastructures import UploadFile
 
 from einthoven.search.archive import Hit
 from einthoven.serve import cohort
 from einthoven.serve.access import COOKIE, Access, set_session
-from einthoven.serve.api import PathId, Uploaded
+from einthoven.serve.api import PathId, uploaded
 from einthoven.serve.audit import asked
 from einthoven.serve.bodies import RecordingId
 from einthoven.serve.facets import facets, patients
@@ -23,12 +24,19 @@ from einthoven.serve.rendering import asset_response, page, said_of
 from einthoven.serve.saliency import heat, shades
 from einthoven.serve.searches import Form, Search, UploadedEcg, asked_with, begun, first
 from einthoven.serve.service import Service
+from einthoven.serve.spoken import TITLES
 from einthoven.serve.suggestions import Suggestions
 from einthoven.serve.timeline import marks, static, timeline
 
 SHOWN: Final = 10
 """Patients, or recordings, of a page of results."""
 ALIKE: Final = 6
+HINTS: Final = ("sampling_rate", "unit", "leads")
+REFUSED: Final = (
+    "What you wrote beside the file is still there, under “Upload an ECG”: correct it, choose the file again, send."
+)
+UPLOADS: Final = 100
+"""Uploaded ECGs that are kept as drawings: of a quarter of a megabyte each."""
 TOLD: Final = 5
 """Windows that a match is said to rest on."""
 EXAMPLES: Final = ("atrial fibrillation", "left bundle branch block", "old inferior myocardial infarction")
@@ -42,14 +50,23 @@ class Desk:
     service: Service
     suggestions: Suggestions
     kept: Kept[Search] = field(default_factory=Kept)
+    uploads: Kept[Search] = field(default_factory=lambda: Kept(UPLOADS))
 
     @classmethod
     def of(cls, service: Service) -> "Desk":
         return cls(service, Suggestions.of(service.archive))
 
+    def keep(self, search: Search) -> str:
+        """Keep a search; its name cannot be guessed."""
+        return (self.kept if search.uploaded is None else self.uploads).put(search)
+
+    def known(self, name: str) -> Search | None:
+        """A search that was asked before, unless it was long ago."""
+        return (self.kept.get(name) or self.uploads.get(name)) if name else None
+
     def search(self, name: str) -> Search:
         """A search that was asked before; RefusedError 410."""
-        found = self.kept.get(name)
+        found = self.known(name)
         if found is None:
             raise RefusedError(410)
         return found
@@ -71,12 +88,12 @@ TheDesk = Annotated[Desk, Depends(desk_of)]
 TheForm = Annotated[Form, Depends(form_of)]
 
 
-def shown(request: Request, template: str, **values: Any) -> Response:
+def shown(request: Request, template: str, status: int = 200, **values: Any) -> Response:
     """A page with what all have in common."""
     desk, options = desk_of(request), request.app.state.options
     about = desk.service.about()
     usual = {"about": about, "token": options.token is not None, "box": "", "common": desk.suggestions.like("")}
-    return page(template, **{**usual, **values})
+    return page(template, status, **{**usual, **values})
 
 
 @router.get("/")
@@ -139,20 +156,41 @@ async def nothing_asked(request: Request) -> Response:
 async def search(request: Request, desk: TheDesk, form: TheForm) -> Response:
     """Begin a search, or narrow one; its results have an address without its words."""
     again = first(form, "again")
-    before = desk.kept.get(again) if again else None
+    before = desk.known(again)
     asked(request, *asked_with(form, before))
-    return _to(desk.kept.put(await begun(desk.service, form, before)))
+    return _to(desk.keep(await begun(desk.service, form, before)))
 
 
 @router.post("/upload")
-async def upload(request: Request, desk: TheDesk, ecg: Uploaded) -> Response:
-    """Search with an ECG of one's own."""
+async def upload(request: Request, desk: TheDesk) -> Response:
+    """Search with an ECG of one's own. Where the file is refused, what was written beside it is there again."""
+    form = await request.form()
+    sent = {name: value[:200] for name in HINTS if isinstance(value := form.get(name), str)}
+    try:
+        return await _searched(request, desk, form.get("file"), sent)
+    except RefusedError as error:
+        if error.status_code != 422:
+            raise
+        said = {"title": TITLES[422], "detail": error.detail, "advice": REFUSED}
+        return shown(request, "problem", 422, sent=sent, **said)
+
+
+async def _searched(request: Request, desk: Desk, file: Any, sent: Mapping[str, str]) -> Response:
+    if not isinstance(file, UploadFile) or not file.filename:
+        raise RefusedError(422, "No file was sent.")
+    rate = sent.get("sampling_rate", "").strip()
+    try:
+        hertz = float(rate) if rate else None
+    except ValueError:
+        raise RefusedError(422, "sampling_rate: expected a number of hertz, such as 500.") from None
+    unit, leads = (sent.get(name, "").strip() or None for name in ("unit", "leads"))
+    ecg = await uploaded(request, file, hertz, unit, leads)
     service = desk.service
     seen = await service.seen(ecg)
     rate, seconds = ecg.sampling_rate, ecg.signal.shape[1] / ecg.sampling_rate
     told = f"{', '.join(ecg.leads)}; {rate:g} Hz, {seconds:.1f} s, {ecg.format}"
     kept = UploadedEcg(await service.drawing_ecg(ecg), told, await service.verdict(seen))
-    return _to(desk.kept.put(Search("ecg", "", seen.vector, seen.space, uploaded=kept)))
+    return _to(desk.keep(Search("ecg", "", seen.vector, seen.space, uploaded=kept)))
 
 
 @router.get("/search/{name}")
@@ -168,6 +206,7 @@ async def results(request: Request, desk: TheDesk, name: str, more: Annotated[in
         "results",
         search=found,
         name=name,
+        meant=desk.suggestions.codes_named(found.told) if found.kind == "text" else [],
         box=found.told if found.kind in ("text", "codes") else "",
         groups=part,
         left=len(groups) - len(part),
@@ -186,7 +225,7 @@ async def recording(
 ) -> Response:
     """A recording, the chart around it, what the model says of it, and its like."""
     asked(request, "recording", recording_id)
-    service, asking = desk.service, desk.kept.get(search) if search else None
+    service, asking = desk.service, desk.known(search)
     known = await service.recording(recording_id)
     values: dict[str, Any] = {"findings": None, "alike": [], "score": None, "drawing": None, "heat": None, "top": []}
     if known.signal:
@@ -214,7 +253,7 @@ async def compare(
     search: str = "",
 ) -> Response:
     """Two ECGs, one below the other: two of the study, or one of them and an uploaded one."""
-    uploaded = desk.kept.get(search) if search else None
+    uploaded = desk.known(search)
     if uploaded is not None and uploaded.uploaded is None:
         uploaded = None
     if len(recording) != (2 if uploaded is None else 1):

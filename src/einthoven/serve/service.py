@@ -9,7 +9,7 @@ import numpy as np
 from einthoven.errors import EinthovenError
 from einthoven.model import NO_CODES, NO_TEXT, STRIPS
 from einthoven.search.archive import Answer, Archive, Hit, Placed, Query
-from einthoven.search.filters import Filter, parse
+from einthoven.search.filters import Filter, FilterError, parse
 from einthoven.search.index import Vector
 from einthoven.serve.batching import Lane
 from einthoven.serve.bodies import (
@@ -278,9 +278,8 @@ def _space(texts: object | None) -> str:
 def _filter(where: str) -> Filter:
     try:
         return parse(where)
-    except EinthovenError as error:  # what was found instead of a field is left out
-        said = str(error).partition(", found ")[0].removeprefix("--").rstrip(".")
-        raise RefusedError(422, f"{said}.") from None
+    except FilterError as error:  # its message says what was found, too
+        raise RefusedError(422, f"where: {error.expected}.") from None
 
 
 def _there(found: Found | None, otherwise: str) -> Found:

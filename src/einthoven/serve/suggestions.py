@@ -17,6 +17,7 @@ MOST_KEYS: Final = 8
 """Words of a description by which it is found."""
 SHOWN: Final = 12
 _WORD: Final = re.compile(r"\w+")
+_LAST: Final = re.compile(r"/+")
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,15 @@ class Suggestions:
                 break
             seen[self.places[at]] = self.all[self.places[at]]
         return sorted(seen.values(), key=_frequent)[:most]
+
+    def codes_named(self, word: str) -> list[Suggestion]:
+        """Codes of which a word is the last part, as AFIB is of SCP//AFIB; none for several words."""
+        wanted = _folded(word)
+        if not wanted or " " in wanted:
+            return []
+        return [
+            one for one in self.like(word, SCANNED) if one.patients and _folded(_LAST.split(one.value)[-1]) == wanted
+        ][:3]
 
     def examples(self) -> list[Suggestion]:
         """Of each kind of code that people think of, the most frequent that is described."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
 
 import numpy as np
@@ -11,8 +12,9 @@ from scipy.special import expit
 
 from einthoven.embed import Rows, matrix, table_of
 from einthoven.evaluation.outliers import Outliers
+from einthoven.evaluation.retrieval import unit
 from einthoven.evaluation.transfer import Probe
-from einthoven.evaluation.zeroshot import PROMPTS, prompt_scores
+from einthoven.evaluation.zeroshot import PROMPTS, contrasted, prompt_scores, smooth_maximum
 from einthoven.model import Model
 from einthoven.search.archive import Archive
 from einthoven.serve.bodies import Finding, FindingsAnswer, Outlying, Probed, ZeroShot
@@ -112,9 +114,18 @@ def reworded(
     vector: NDArray[np.float32], prompts: Mapping[str, NDArray[np.float32]], times: int = REWORDINGS, seed: int = 0
 ) -> NDArray[np.float32]:
     """Scores of one ECG [1, d] by prompts drawn anew within each class, with replacement: [times, classes]."""
+    drawn = _drawn(tuple(len(of) for of in prompts.values()), times, seed)
+    cosines = ((unit(of) @ unit(vector)[0])[rows] for of, rows in zip(prompts.values(), drawn, strict=True))
+    scores = np.stack([smooth_maximum(each) for each in cosines], axis=1)
+    return contrasted(scores, list(prompts)) if len(prompts) > 1 else scores
+
+
+@cache
+def _drawn(sizes: tuple[int, ...], times: int, seed: int) -> tuple[NDArray[np.int64], ...]:
+    """Rows drawn anew from each class of so many prompts, [times, size] each: the same for every ECG."""
     rng = np.random.default_rng(seed)
-    draws = ({name: of[rng.integers(len(of), size=len(of))] for name, of in prompts.items()} for _ in range(times))
-    return np.concatenate([prompt_scores(vector, drawn) for drawn in draws])
+    draws = [[rng.integers(size, size=size) for size in sizes] for _ in range(times)]
+    return tuple(np.stack(rows) for rows in zip(*draws, strict=True))
 
 
 def _share_below(sorted_scores: NDArray[np.float32], score: float) -> float | None:
