@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from torch.distributed.run import get_args_parser
 
 from einthoven import cli, pipeline
 from einthoven.config import Recipe, load_recipe
@@ -96,3 +97,20 @@ def test_what_one_process_does_is_refused_to_several(command: str, monkeypatch: 
     words = {"pretrain": ["STUDY", "--out", "OUT"], "ingest": ["simulated", "STUDY"], "run": ["R", "--study", "S"]}
     with pytest.raises(EinthovenError, match=f"{command} is the work of one process: run it without torchrun"):
         cli.app([command, *words[command]], standalone_mode=False)
+
+
+def test_the_batch_script_is_one_that_a_shell_and_torchrun_understand(tmp_path: Path) -> None:
+    """With stand-ins for the cluster's own commands, which print what they are given."""
+    script = Path(__file__).parents[2] / "recipes" / "slurm.sh"
+    for name, said in (("scontrol", "echo node-a"), ("srun", 'echo "$@"')):
+        (tmp_path / name).write_text(f"#!/bin/bash\n{said}\n")
+        (tmp_path / name).chmod(0o755)
+    given = {"SLURM_JOB_NODELIST": "node-[a-b]", "SLURM_NNODES": "2", "SLURM_JOB_ID": "7"}
+    environment = os.environ | given | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "STUDY": "/s", "MODEL": "/m"}
+    done = subprocess.run(["bash", str(script)], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    lines = [line.split("torchrun ")[1].split() for line in done.stdout.splitlines()]
+    for line, command in zip(lines, ("align", "embed"), strict=True):
+        asked = get_args_parser().parse_args(line)
+        assert (asked.nnodes, asked.nproc_per_node, asked.rdzv_endpoint) == ("2", "8", "node-a:29500")
+        assert asked.module and asked.training_script == "einthoven" and asked.training_script_args[0] == command
