@@ -3,9 +3,9 @@
     python benchmarks/soak.py [--minutes 30] [--rate 20] [--threads 6] [--seed 0] [--out results/soak.json]
 
 Simulated: `einthoven serve` runs in a process of its own on 127.0.0.1, with a small model of a small simulated study.
-Clients search by text, codes, recording and files, turn pages, send files that are none, too large or cut off,
-and leave before they are answered. Every choice is a function of the seed. Every five seconds the server's memory, its open files
-and its children are counted.
+Clients search by text, codes, recording and files, turn pages, send files that are none, too large or cut off, and
+leave before they are answered. Every choice is a function of the seed. Every five seconds the server's memory, its open
+files and its children are counted.
 
 It fails, with status 1, on an answer above 499 other than 503, on an answer that does not come, on memory that after
 the first third still grows by more than 1 MB a minute and by more than 30 MB in all, and on files or children that are
