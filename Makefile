@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint docs clean chaos fuzz soak sbom
+.PHONY: demo test lint docs clean chaos fuzz soak sbom audit
 .PHONY: results results-entities results-vocabulary results-sehr ablations baselines transfer
 .PHONY: bench bench-compute bench-embedding bench-entities bench-evaluation bench-ingest bench-million bench-pairing bench-search
 .PHONY: bench-serve bench-startup bench-store bench-training
@@ -96,6 +96,23 @@ bench-training: $(VENV)/.installed ## goodput, precision, memory of training, on
 
 bench-embedding: $(VENV)/.installed ## embeddings a second against the bare forward pass, one thread: 2 minutes
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/embedding.py --out results/embedding.json
+
+fuzz: $(VENV)/.installed ## damaged inputs for everything that reads: about ten minutes of one core
+	OMP_NUM_THREADS=1 $(BIN)/python -m fuzz --out results/fuzz.json
+
+soak: $(VENV)/.installed ## a server under mixed load for half an hour
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/soak.py --out results/soak.json
+
+sbom: $(VENV)/.installed .cache/audit/.installed ## sbom.json: what is installed, as CycloneDX
+	.cache/audit/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --of JSON -o sbom.json $(BIN)/python
+
+audit: $(VENV)/.installed .cache/audit/.installed ## known vulnerabilities of what is installed; needs the network
+	.cache/audit/bin/pip-audit $(AUDIT) --path $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+
+.cache/audit/.installed: # tools of their own environment: what they need is no part of ours
+	$(PYTHON) -m venv .cache/audit
+	.cache/audit/bin/pip install --disable-pip-version-check -q 'cyclonedx-bom>=7,<8' 'pip-audit>=2.9,<3'
+	touch $@
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "einthoven needs Python 3.11 or newer"'

@@ -18,7 +18,8 @@ from typing import Any, Final
 import numpy as np
 
 from einthoven.errors import EinthovenError
-from fuzz.mutations import Tree, damaged
+from fuzz.damage import damaged
+from fuzz.mutations import Tree
 from fuzz.target import FindingError, Run, written
 from fuzz.targets import TARGETS
 

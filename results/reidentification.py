@@ -108,8 +108,8 @@ def rendered(results: dict) -> str:
     asked, sought = results["asked"], results["sought"]
     lines = [
         f"**{results['data_kind'].capitalize()}** data: PTB-XL at 100 Hz, {results['split']} split; asked with "
-        f"{asked['recordings']} recordings of {asked['patients']} patients who have another there. Per cent, brackets are "
-        f"95 % patient-bootstrap intervals, seed {results['seed']}. Made by `{results['command']}`.",
+        f"{asked['recordings']} recordings of {asked['patients']} patients who have another there. Per cent, brackets "
+        f"are 95 % patient-bootstrap intervals, seed {results['seed']}. Made by `{results['command']}`.",
         "",
         "| by | sought among | patient is the nearest | among the ten nearest | nearest by chance |",
         "| --- | --- | --- | --- | --- |",

@@ -32,6 +32,7 @@ CORPUS: list[tuple[str, dict[str, bytes]]] = [  # target, files in the place of 
     ("manifests", {"study/manifests/pair.json": b'{"inputs": 1, "outputs": null}'}),
     ("manifests", {"study/index/forgotten.json": b'{"salt": "a", "patients": [[]]}'}),
     ("manifests", {"study/index/forgotten.json": DEEP}),
+    ("ecg-wfdb", {"r.hea": b"r 1 500 1000\n" + b"9" * 300 + b" 16 1000/mV 16 0 0 0 0 I\n"}),
     ("ecg-wfdb", {"r.hea": b"r 1 1e-320 1000\nr.dat 16 1000/mV 16 0 0 0 0 I\n"}),
     ("model", {"config.json": DEEP}),
     ("study", {"waveforms/store.json": DEEP}),

@@ -3,12 +3,12 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, cast
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response, UploadFile
 from fastapi.responses import RedirectResponse
 from markupsafe import Markup
-from starlette.datastructures import UploadFile
+from starlette.datastructures import UploadFile as StarletteFile
 
 from einthoven.search.archive import Hit
 from einthoven.serve import cohort
@@ -176,7 +176,7 @@ async def upload(request: Request, desk: TheDesk) -> Response:
 
 
 async def _searched(request: Request, desk: Desk, file: Any, sent: Mapping[str, str]) -> Response:
-    if not isinstance(file, UploadFile) or not file.filename:
+    if not isinstance(file, StarletteFile) or not file.filename:
         raise RefusedError(422, "No file was sent.")
     rate = sent.get("sampling_rate", "").strip()
     try:
@@ -184,11 +184,11 @@ async def _searched(request: Request, desk: Desk, file: Any, sent: Mapping[str, 
     except ValueError:
         raise RefusedError(422, "sampling_rate: expected a number of hertz, such as 500.") from None
     unit, leads = (sent.get(name, "").strip() or None for name in ("unit", "leads"))
-    ecg = await uploaded(request, file, hertz, unit, leads)
+    ecg = await uploaded(request, cast(UploadFile, file), hertz, unit, leads)
     service = desk.service
     seen = await service.seen(ecg)
-    rate, seconds = ecg.sampling_rate, ecg.signal.shape[1] / ecg.sampling_rate
-    told = f"{', '.join(ecg.leads)}; {rate:g} Hz, {seconds:.1f} s, {ecg.format}"
+    seconds = ecg.signal.shape[1] / ecg.sampling_rate
+    told = f"{', '.join(ecg.leads)}; {ecg.sampling_rate:g} Hz, {seconds:.1f} s, {ecg.format}"
     kept = UploadedEcg(await service.drawing_ecg(ecg), told, await service.verdict(seen))
     return _to(desk.keep(Search("ecg", "", seen.vector, seen.space, uploaded=kept)))
 

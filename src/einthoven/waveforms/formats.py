@@ -132,7 +132,7 @@ def file_content(path: Path, folder: Path | None, limit: int = MAX_BYTES) -> byt
 def _refuse_large(record: Path, limit: int) -> None:
     """RecordingError("too-large") if the signal files of a WFDB record are, together."""
     files = {record.parent / Path(signal.file).name for signal in read_header(record).signals}
-    size = sum(file.stat().st_size for file in files if file.is_file())
+    size = sum(file.stat().st_size for file in files if is_there(file) and file.is_file())
     if size > limit:
         raise RecordingError("too-large", f"{size} bytes, at most {limit} expected")
 
