@@ -111,15 +111,15 @@ def _known(path: Path, *state: int) -> str:
 def refuse_altered(directory: Path) -> None:
     """Refuse a directory of weights of which a file is not as the stage wrote it that completed there last.
 
-    A directory without manifests, such as one from the Hub, is not refused.
+    Not refused is a directory without manifests, such as one from the Hub, nor one without a file: who needs it says so.
     """
     for name in ("manifest.json", "calibration.json"):
         for file, written in ((read_manifest(directory / name) or {}).get("outputs") or {}).items():
             path = directory / file
-            if written and (not path.exists() or fingerprint(path) != written):
+            if written and path.exists() and fingerprint(path) != written:
                 raise EinthovenError(
-                    f"{path} is missing or not as it was written: copy {directory} again from where it is whole, or "
-                    "repeat the command that made it."
+                    f"{path} is not as it was written: copy {directory} again from where it is whole, or repeat the "
+                    "command that made it."
                 )
 
 
