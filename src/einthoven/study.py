@@ -111,7 +111,7 @@ def _known(path: Path, *state: int) -> str:
 def refuse_altered(directory: Path) -> None:
     """Refuse a directory of weights of which a file is not as the stage wrote it that completed there last.
 
-    Not refused is a directory without manifests, such as one from the Hub, nor one without a file: who needs it says so.
+    One without manifests, such as from the Hub, is not refused, nor one without a file: who needs it says so.
     """
     for name in ("manifest.json", "calibration.json"):
         for file, written in ((read_manifest(directory / name) or {}).get("outputs") or {}).items():
