@@ -16,7 +16,7 @@ from einthoven.evaluation.labels import of_class
 from einthoven.evaluation.outliers import FILE, load_outliers
 from einthoven.model_directory import load
 from einthoven.search.archive import Hit, Query
-from einthoven.study import read_manifest
+from einthoven.study import fingerprint, read_manifest, stage_manifest, write_manifest
 from einthoven.training import outliers as training
 from einthoven.training.probes import load_probes
 from einthoven.waveforms.corruptions import CORRUPTIONS
@@ -71,6 +71,10 @@ def test_what_cannot_be_calibrated_is_told(place: Path, tmp_path: Path) -> None:
     rows = pq.read_table(path)
     split = rows.schema.get_field_index("split")
     pq.write_table(rows.set_column(split, rows.schema.field(split), [["test"] * len(rows)]), path)
+    made = read_manifest(stage_manifest(other, "ingest"))
+    assert made is not None
+    made["outputs"][path.name] = fingerprint(path)
+    write_manifest(stage_manifest(other, "ingest"), made)
     shutil.copytree(place / "model", tmp_path / "model")
     with pytest.raises(EinthovenError, match="a train and a validation split"):
         pipeline.calibrate(tmp_path / "model", other, recipe().evaluation)

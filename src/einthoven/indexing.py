@@ -15,7 +15,6 @@ from einthoven.study import (
     Outcome,
     completed,
     lock,
-    read_object,
     read_table,
     remove,
     run_stage,
@@ -168,12 +167,25 @@ def shown_as(backend: str) -> str:
 
 def backend_of(place: Path) -> str:
     """The backend of the index that is there or was begun, else the exact one."""
-    return str((read_object(place / KEPT) or {}).get("backend", EXACT))
+    return str(_kept(place).get("backend", EXACT))
+
+
+def _kept(place: Path) -> dict[str, Any]:
+    path = place / KEPT
+    if not path.exists():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(found, dict) and isinstance(found["name"], str):
+            return found
+    except (ValueError, KeyError, RecursionError):
+        pass
+    raise EinthovenError(f"{path} is damaged: it says where the index lies. Delete it and the index that it named.")
 
 
 def _name(place: Path) -> str:
     """Of a study's index where several may lie, at a URI or on a server; drawn once."""
-    kept = read_object(place / KEPT) or {}
+    kept = _kept(place)
     if "name" not in kept:
         kept["name"] = f"einthoven-{secrets.token_hex(8)}"
         write_json(place / KEPT, kept)

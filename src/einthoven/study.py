@@ -119,17 +119,17 @@ def _refuse_altered_table(table: schema.Table, study: Path) -> None:
 def refuse_altered(directory: Path) -> None:
     """Refuse a directory of weights of which a file is not as the stage wrote it that completed there last.
 
-    A directory without manifests, such as one from the Hub, is not refused.
+    One without manifests, such as from the Hub, is not refused, nor one without a file: who needs it says so.
     """
     for name in ("manifest.json", "calibration.json"):
         found = read_manifest(directory / name) or {}
         recall(found, {file: directory / file for file in found.get("outputs", {})})
         for file, written in found.get("outputs", {}).items():
             path = directory / file
-            if written and (not path.exists() or fingerprint(path) != written):
+            if written and path.exists() and fingerprint(path) != written:
                 raise EinthovenError(
-                    f"{path} is missing or not as it was written: copy {directory} again from where it is whole, or "
-                    "repeat the command that made it."
+                    f"{path} is not as it was written: copy {directory} again from where it is whole, or repeat the "
+                    "command that made it."
                 )
 
 

@@ -82,6 +82,7 @@ def test_the_indexes_of_other_models_forget_as_well(place: Path, tmp_path: Path)
         about, weights = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     name = next(name for name, weight in weights.items() if weight.dtype == np.float32)
     save_file({**weights, name: weights[name] * np.float32(1.001)}, other / "model.safetensors", metadata=about)
+    (other / "manifest.json").unlink()
     indexing.index(model, study, "exact")
     indexing.index(other, study, "exact")
     hit = first(model, study)
