@@ -89,7 +89,7 @@ TEXTS: Final = (
 BYTES: Final = (b"\xff", b"\xfe\xff", b"\xed\xa0\x80", b"\0\0\0\0", b"\x80", b"\xc0\xaf", b"\x1f\x8b\x08")
 DEEP: Final = 100_000
 """Levels: more than any parser's stack holds."""
-BOMB: Final = 200 << 20
+BOMB: Final = 80 << 20
 """Bytes that a small file unpacks to."""
 
 
