@@ -98,7 +98,6 @@ def test_a_model_larger_than_its_weights_is_not_built(part: str, key: str, value
     ("target", "file", "old"),
     [
         ("source-ptbxl", "source/ptbxl_database.csv", b"00001_lr"),
-        
         ("source-omop", "ecgs.csv", b"b.csv"),
     ],
 )
