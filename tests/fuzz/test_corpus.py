@@ -167,6 +167,7 @@ def test_damaged_tables_of_a_study_are_told(trained: tuple[Path, Path], tmp_path
 
     study = shutil.copytree(trained[1], tmp_path / "study")
     rows = read_table(schema.EVENTS, study)
+    shutil.rmtree(study / schema.MANIFESTS)  # which say that it was altered
     column = rows.schema.get_field_index("code")
     pq.write_table(rows.set_column(column, "code", pa.nulls(len(rows), pa.string())), schema.EVENTS.at(study))
     with pytest.raises(EinthovenError, match="'code' has empty cells"):
