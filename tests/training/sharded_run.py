@@ -48,18 +48,21 @@ class KilledError(Exception):
     pass
 
 
-def run(workshop: Path, chunk: int, kill: int, sharding: str = "fsdp") -> list[dict[str, float]]:
-    """The history of a training, begun anew from its state after `kill` steps; 0: never."""
-    recipe = replace(RECIPE, training=replace(RECIPE.training, chunk=chunk, sharding=sharding))
+def run(workshop: Path, chunk: int, kill: int, then: str = "fsdp") -> list[dict[str, float]]:
+    """The history of a training that shares its weights, killed after `kill` steps and taken up with sharding `then`."""
 
     def stop(step: int, steps: int, note: str) -> None:
         if step == kill:
             raise KilledError
 
+    first, second = (
+        replace(RECIPE, training=replace(RECIPE.training, chunk=chunk, sharding=sharding))
+        for sharding in ("fsdp", then)
+    )
     if kill:
         with suppress(KilledError):
-            align(recipe, *parts(), None, workshop, progress=stop)
-    return align(recipe, *parts(), None, workshop)
+            align(first, *parts(), None, workshop, progress=stop)
+    return align(second, *parts(), None, workshop)
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ def test_two_processes_that_share_the_weights_train_what_one_does(tmp_path: Path
         assert all(close.values()), [key for key, near in close.items() if not near]
     assert two["killed"] == two["whole"]
     copies, whole = ([entry["loss"] for entry in two[name]] for name in ("copies", "whole"))
-    assert np.allclose(copies, whole, rtol=0, atol=1e-4)  # two processes with all weights each, killed as well
+    assert np.allclose(copies, whole, rtol=0, atol=1e-4)  # taken up by processes with all weights each
     again, whole = (load(tmp_path / name / "best").state_dict() for name in ("killed", "whole"))
     assert all(torch.equal(again[key], whole[key]) for key in whole)
 
