@@ -49,7 +49,7 @@ class KilledError(Exception):
 
 
 def run(workshop: Path, chunk: int, kill: int, then: str = "fsdp") -> list[dict[str, float]]:
-    """The history of a training that shares its weights, killed after `kill` steps and taken up with sharding `then`."""
+    """The history of a training that shares its weights, killed after `kill` steps and resumed with sharding `then`."""
 
     def stop(step: int, steps: int, note: str) -> None:
         if step == kill:
