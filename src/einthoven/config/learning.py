@@ -81,6 +81,7 @@ class Training:
     epochs: int = 30
     batch: int = 128
     chunk: int = 0  # rows of a batch encoded at a time, where memory does not hold them all; 0: all
+    sharding: str = "none"  # among processes; "fsdp": each holds a part of weights and optimiser (docs/scale.md)
     learning_rate: float = 1e-3
     words: float = 1.0  # weight of predicting the words of the report beside the contrastive loss; 0: contrast alone
     code_words: float = 0.0  # the same of the codes of the record
@@ -103,6 +104,7 @@ class Training:
         between = self.objective == "contrast" or self.loss == "info_nce"
         require(between, "training: loss info_nce where `objective` is not contrast, which alone has another")
         require(self.chunk >= 0, "training: chunk zero or more")
+        require(self.sharding in ("none", "fsdp"), "training: sharding none or fsdp")
         require(self.concatenation in ("report", "entity"), "training: concatenation report or entity")
         require(self.learning_rate > 0 and self.clip_norm > 0, "training: learning_rate and clip_norm above 0")
         require(0 <= self.warmup < 1 and 0 <= self.ema < 1, "training: warmup and ema from 0 to below 1")

@@ -53,6 +53,7 @@ def align(recipe: Recipe, study: Path, out: Path, progress: Progress = silent) -
     config = {name: part for name, part in to_dict(recipe).items() if name not in apart}
     for name in ("resamples", "lead_subsets", "detector", "false_alarm"):
         del config["evaluation"][name]  # the probes do not depend on them
+    del config["training"]["sharding"]  # nor what is trained on how it is shared
     inputs = {"pairs": schema.PAIRS.at(study), "ingest": stage_manifest(study, "ingest")}
     if "codes" in recipe.space.modalities:
         inputs |= vocabulary_files(recipe)

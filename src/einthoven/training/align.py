@@ -54,6 +54,7 @@ from einthoven.training.objective import Objective, embedded, reciprocal_rank
 from einthoven.training.paired_columns import distinct_texts, texts_at, training_pairs
 from einthoven.training.probes import fit_probes_of
 from einthoven.training.self_supervised import MaskedStrips, MatchingViews, held_views, second_strips
+from einthoven.training.sharding import collect, shard
 from einthoven.training.step import backward
 from einthoven.waveforms.rates import at_rate
 from einthoven.waveforms.store import Store
@@ -162,10 +163,16 @@ def align(
     average = copy.deepcopy(objective, frozen).eval().requires_grad_(False)
     state = State(objective, average, optimizer, -math.inf, 0, 0, [])
     resume(workshop, state, signature, accelerator.device)
-    wrapped, optimizer = accelerator.prepare(state.model, state.optimizer)
+    own = state
+    if options.sharding == "fsdp" and accelerator.num_processes > 1:
+        own = shard(state, options, accelerator.device.type)
+        wrapped, optimizer = own.model, own.optimizer
+    else:
+        wrapped, optimizer = accelerator.prepare(state.model, state.optimizer)
+    whole = state if accelerator.is_main_process else None
     steps = batches_per_epoch(len(pairs), options.batch) * options.epochs
-    while state.epoch < options.epochs:
-        state.model.train()
+    while own.epoch < options.epochs:
+        own.model.train()
         losses: list[Tensor] = []
         for batch in epoch_batches(
             pairs,
@@ -174,24 +181,26 @@ def align(
             rate=model.ecg_config.sampling_rate,
             options=recipe.augmentation,
             seed=options.seed,
-            epoch=state.epoch,
+            epoch=own.epoch,
             rank=accelerator.process_index,
             world=accelerator.num_processes,
             ahead=threads_ahead(accelerator.device),
         ):
-            seed_dropout(options.seed, state.step, accelerator.process_index)
-            set_learning_rate(optimizer, learning_rate(state.step, steps, options.learning_rate, options.warmup))
-            loss = objective.backward(wrapped, batch.to(accelerator.device), options, kind)
-            finish_step(state, optimizer, accelerator, options.clip_norm, options.ema)
+            seed_dropout(options.seed, own.step, accelerator.process_index)
+            set_learning_rate(optimizer, learning_rate(own.step, steps, options.learning_rate, options.warmup))
+            loss = own.model.backward(wrapped, batch.to(accelerator.device), options, kind)
+            finish_step(own, optimizer, accelerator, options.clip_norm, options.ema)
             losses.append(loss)  # reading the value here would wait for the device
-            progress(state.step, steps, f"epoch {state.epoch + 1}/{options.epochs}")
-        state.epoch += 1
+            progress(own.step, steps, f"epoch {own.epoch + 1}/{options.epochs}")
+        own.epoch += 1
         loss_of_epoch = mean_loss(accelerator, losses)
-        if accelerator.is_main_process:
-            _close_epoch(state, options, held, workshop, signature, loss_of_epoch)
+        if own is not state:
+            collect(own, whole)
+        if whole is not None:
+            _close_epoch(whole, options, held, workshop, signature, loss_of_epoch)
         accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        refuse_unsealed(workshop, state)
+    if whole is not None:
+        refuse_unsealed(workshop, whole)
     return state.history
 
 

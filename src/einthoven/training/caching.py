@@ -49,7 +49,8 @@ def backward_in_chunks(
     """
     only = encode(chunks[0]) if len(chunks) == 1 else None
     parts, states = ([only[0]], []) if only else _without_graph(model, chunks, encode)
-    trained = [p for p in model.parameters() if p.requires_grad]
+    # FSDP waits for no gradient, and at this point a shard takes none
+    trained = [p for p in model.parameters() if p.requires_grad and not hasattr(p, "device_mesh")]
     total, gradients, aside = _differentiate(loss, parts, trained)
     for i, chunk in enumerate(chunks):
         last = i + 1 == len(chunks)

@@ -86,11 +86,11 @@ def resume(workshop: Path, state: State[M], signature: str, device: torch.device
 
 
 def _load(path: Path, device: torch.device) -> dict[str, Any]:
-    """A state; of the checksums that are in the file torch looks at none."""
+    """A state; of the checksums that are in the file torch looks at none, and of "cpu:0" it knows nothing."""
     try:
         with zipfile.ZipFile(path) as archive:
             if archive.testzip() is None:
-                return dict(torch.load(path, map_location=device, weights_only=True))
+                return dict(torch.load(path, map_location=device.type, weights_only=True))
     except (zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, ValueError, KeyError, EOFError):
         pass
     raise EinthovenError(f"{path} is damaged: delete {path.parent} and repeat; training begins anew.")
@@ -163,8 +163,14 @@ def update_average(average: nn.Module, model: nn.Module, decay: float, step: int
     decay = min(decay, (1 + step) / (10 + step))
     means, news = list(average.state_dict().values()), list(model.state_dict(keep_vars=True).values())
     trained = [not isinstance(new, nn.Parameter) or new.requires_grad for new in news]
+    means, news = ([_own(value) for value in values] for values in (means, news))
     smooth = [i for i, mean in enumerate(means) if mean.is_floating_point() and trained[i]]
     torch._foreach_lerp_([means[i] for i in smooth], [news[i] for i in smooth], 1 - decay)
     for mean, new in zip(means, news, strict=True):
         if not mean.is_floating_point():  # counters
             mean.copy_(new)
+
+
+def _own(value: torch.Tensor) -> torch.Tensor:
+    """Of a tensor that processes share, the part that is here."""
+    return value.to_local() if hasattr(value, "to_local") else value
