@@ -1,3 +1,4 @@
+import asyncio
 import json
 import logging
 from collections.abc import Callable
@@ -75,3 +76,24 @@ def test_a_histogram_counts_each_bucket_with_those_before_it() -> None:
         'x_sum{a="b"} 17.000000',
         'x_count{a="b"} 6',
     ]
+
+
+def test_who_leaves_amidst_a_file_is_no_failure(ask: Any, caplog: pytest.LogCaptureFixture) -> None:
+    part = {"type": "http.request", "body": b"--b\r\nContent-Disposition: form-data", "more_body": True}
+    headers = [(b"host", b"localhost"), (b"content-type", b"multipart/form-data; boundary=b")]
+    arriving: list[Any] = []
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return arriving.pop() if arriving else {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    for path in ("/upload", "/api/search/ecg", "/search"):
+        arriving.append(part)
+        scope = {"type": "http", "method": "POST", "path": path, "raw_path": path.encode(), "query_string": b""}
+        scope |= {"headers": headers, "scheme": "http", "client": ("127.0.0.1", 1), "server": ("localhost", 80)}
+        asyncio.run(ask.app(scope, receive, send))
+    assert "failed" not in caplog.text
+    assert not any(message.get("status", 0) >= 500 for message in sent)

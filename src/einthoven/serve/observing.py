@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from starlette.requests import ClientDisconnect
+
 from einthoven.serve.audit import Audit, asked_of
 from einthoven.serve.metrics import Metrics
 from einthoven.serve.problems import problem
@@ -38,6 +40,8 @@ class Observer:
 
         try:
             await self.app(scope, receive, sent)
+        except ClientDisconnect:  # amidst a body: nobody is there to be answered, and nothing failed
+            pass
         except Exception as error:
             log.error("a request failed: %s", where(error))
             if not status:
