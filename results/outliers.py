@@ -107,8 +107,13 @@ def rendered(result: dict[str, Any]) -> str:
             lines.append(_row(title, [row.get(series, {}).get(name) for name in names]))
         flagged = (row["model"][name]["flagged"] for name in names)
         lines.append(f"| flagged of {row['name']} | " + " | ".join(f"{100 * share:.0f} %" for share in flagged) + " |")
-    lines += ["", "A model that never saw a finding, asked for the recordings that have it (small budget): AUROC", ""]
-    lines += ["| never seen | recordings | " + " | ".join(names) + " |", "| --- | --- |" + " --- |" * len(names)]
+    if result["unseen"]:
+        lines += [
+            "",
+            "AUROC of recordings with a finding that the model never saw (small budget):",
+            "",
+        ]
+        lines += ["| never seen | recordings | " + " | ".join(names) + " |", "| --- | --- |" + " --- |" * len(names)]
     for name, row in result["unseen"].items():
         cells = [row["model"].get(detector) for detector in names]
         lines.append(f"| {name} | {row['recordings']}{_row('', cells)[3:]}")
