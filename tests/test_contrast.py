@@ -1,12 +1,11 @@
 import math
-import subprocess
-import sys
 from collections.abc import Callable
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.processes import every_rank
 from torch import Tensor
 
 from einthoven.contrast import (
@@ -263,17 +262,7 @@ dist.destroy_process_group()
 
 @pytest.mark.parametrize("world", [2, 3])
 def test_gradients_over_ranks_equal_those_of_one_process(world: int, tmp_path) -> None:
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-c", GLOO, str(rank), str(world), str(tmp_path / "store")],
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(world)
-    ]
-    for process in ranks:
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors
+    every_rank(GLOO, world, tmp_path)
 
 
 def naive_nt_xent(a: Tensor, b: Tensor, scale: float, ignored: Tensor) -> float:

@@ -1,8 +1,7 @@
-import subprocess
-import sys
 from pathlib import Path
 
 import torch
+from tests.processes import every_rank
 from torch import nn
 
 from einthoven.encoders.batch_norm import BatchNorm
@@ -47,18 +46,7 @@ dist.destroy_process_group()
 
 def test_over_ranks_it_is_batch_normalisation_of_all_rows(tmp_path: Path) -> None:
     """Forward, backward by rows and parameters, and running statistics, in both precisions."""
-    world = 3
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-c", RANKS, str(rank), str(world), str(tmp_path / "store")],
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(world)
-    ]
-    for process in ranks:
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors
+    every_rank(RANKS, 3, tmp_path)
 
 
 def test_in_one_process_it_is_batch_normalisation() -> None:

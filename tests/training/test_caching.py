@@ -1,9 +1,8 @@
-import subprocess
-import sys
 from collections.abc import Callable
 
 import pytest
 import torch
+from tests.processes import every_rank
 from torch import Tensor, nn
 
 from einthoven.contrast import equal, info_nce, inverse_temperature
@@ -225,15 +224,4 @@ dist.destroy_process_group()
 
 
 def test_gradients_over_ranks_equal_those_of_one_process(tmp_path) -> None:
-    world = 3
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-c", DDP, str(rank), str(world), str(tmp_path / "store")],
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(world)
-    ]
-    for process in ranks:
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors
+    every_rank(DDP, 3, tmp_path)

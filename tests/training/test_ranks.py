@@ -3,13 +3,13 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from tests.processes import torchrun
 from torch.distributed.run import get_args_parser
 
 from einthoven import cli, pipeline
@@ -50,16 +50,11 @@ def recipe_of() -> Recipe:
     return load_recipe(TINY, SETTINGS)
 
 
-def torchrun(place: Path, *commands: list[str], ranks: int = 2) -> str:
+def together(place: Path, *commands: list[str], ranks: int = 2) -> str:
     """What commands of einthoven said, run by several processes, one after the other."""
     script = place / "commands.py"
     script.write_text(COMMANDS)
-    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    words = [*start, str(script), json.dumps(commands)]
-    done = subprocess.run(words, capture_output=True, text=True, env=environment, timeout=200)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return torchrun(script, json.dumps(commands), ranks=ranks)
 
 
 def chosen() -> list[str]:
@@ -73,7 +68,7 @@ def counts(directory: Path) -> dict[str, Any]:
 def test_two_processes_train_and_embed_as_one_does(study: Path, trained: tuple[Path, Path], tmp_path: Path) -> None:
     one, two, (model, _) = tmp_path / "one", tmp_path / "two", trained
     embed, align = ["embed", str(model), str(study)], ["align", str(study), "--out", str(two), *chosen()]
-    said = torchrun(tmp_path, embed, align)
+    said = together(tmp_path, embed, align)
     assert said.count("embedded") == 1 and said.count("validation_mrr") == 1  # the first process speaks
     shared = pq.read_table(table_of(model).at(study))
     table_of(model).at(study).unlink()

@@ -1,13 +1,11 @@
 import importlib.util
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from tests.processes import torchrun
 
 from einthoven.config import load_recipe
 from einthoven.errors import EinthovenError
@@ -19,11 +17,7 @@ SCRIPT = Path(__file__).with_name("sharded_run.py")
 def test_two_processes_that_share_the_weights_train_what_one_does(tmp_path: Path) -> None:
     """Whole batches, batches in chunks, and a run that was killed; what is saved is whole."""
     runs = [("whole", 0, 0), ("chunks", 1, 0), ("killed", 0, 5), ("copies", 0, 5, "none")]
-    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [*start, str(SCRIPT), str(tmp_path), json.dumps(runs)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=200)
-    assert done.returncode == 0, done.stderr
+    torchrun(SCRIPT, str(tmp_path), json.dumps(runs))
     two = json.loads((tmp_path / "histories.json").read_text())
 
     specification = importlib.util.spec_from_file_location("sharded_run", SCRIPT)
