@@ -15,16 +15,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from machine import processor
 
-from einthoven import pipeline
 from einthoven.config import load_recipe
 from einthoven.embed import embed_rows
 from einthoven.model import STRIPS
 from einthoven.study import write_json
 from einthoven.waveforms.rates import at_rate
 from einthoven.waveforms.strips import from_store
-from search import processor
-from training import RECIPES, material, ratios, timed
+from training import GOODPUT, RECIPES, material, ratios, simulated, timed
 
 BATCH, SUBJECTS = 64, 300
 
@@ -50,12 +49,8 @@ def main() -> None:
     options = parser.parse_args()
     results = {}
     with tempfile.TemporaryDirectory() as place:
-        study = Path(place) / "study"
-        source = ("source.name=simulated", f"source.subjects={SUBJECTS}", "source.sampling_rate=500")
-        made = load_recipe(RECIPES / "ptbxl.toml", source)
-        pipeline.ingest(made.source, None, study)
-        pipeline.pair(made, study)
-        for name, rate in (("ecg-text.toml", 100), ("ecg-text.toml", 500), ("ptbxl.toml", 100), ("ptbxl.toml", 500)):
+        study = simulated(Path(place), SUBJECTS)
+        for name, rate in GOODPUT:
             results[f"{name}, {rate} Hz"] = measured(name, rate, study, options.rounds)
             print(name, rate, results[f"{name}, {rate} Hz"], flush=True)
     facts = {

@@ -6,9 +6,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 
+def processor() -> str:
+    """Its name, or that of its kind where the system tells none."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    return next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.machine())
+
+
 def facts(*packages: str) -> dict[str, object]:
     """Processor, cores this process may use, and versions of Python and of `packages`."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    named = next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.machine())
     versions = {"python": platform.python_version(), **{name: version(name) for name in packages}}
-    return {"processor": named, "cores": len(os.sched_getaffinity(0)), "versions": versions}
+    return {"processor": processor(), "cores": len(os.sched_getaffinity(0)), "versions": versions}

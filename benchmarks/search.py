@@ -7,13 +7,13 @@ Vectors are simulated: clustered, unit length. Queries are vectors near a cluste
 
 import argparse
 import os
-import platform
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from machine import processor
 
 from einthoven import schema
 from einthoven.embed import lists
@@ -25,11 +25,6 @@ from einthoven.study import write_json
 
 DIM, CLUSTERS, QUERIES, TOP, SEED = 256, 500, 200, 10, 0
 FILTER = "age >= 84 and split = train"  # keeps about a sixth
-
-
-def processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    return next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.machine())
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:

@@ -30,6 +30,7 @@ import numpy as np
 import psutil
 import pyarrow.compute as pc
 import torch
+from machine import processor
 from torch import nn
 
 from einthoven import pipeline
@@ -44,7 +45,6 @@ from einthoven.training.loop import adamw
 from einthoven.training.paired_columns import training_pairs
 from einthoven.training.step import backward
 from einthoven.waveforms.rates import at_rate
-from search import processor
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 GOODPUT = (("ecg-text.toml", 100), ("ecg-text.toml", 500), ("ptbxl.toml", 100), ("ptbxl.toml", 500))
@@ -229,6 +229,15 @@ def epochs(recipe: Recipe, study: Path, count: int) -> dict[str, Any]:
     return {"steps_per_epoch": each, "resident_mb": [round(each) for each in resident], "mb_per_epoch": round(slope, 2)}
 
 
+def simulated(place: Path, subjects: int) -> Path:
+    """A paired study of simulated patients at 500 Hz, below `place`."""
+    source = ("source.name=simulated", f"source.subjects={subjects}", "source.sampling_rate=500")
+    made = load_recipe(RECIPES / "ptbxl.toml", source)
+    pipeline.ingest(made.source, None, place / "study")
+    pipeline.pair(made, place / "study")
+    return place / "study"
+
+
 def apart(*words: str) -> Any:
     command = [sys.executable, __file__, *words]
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
@@ -237,11 +246,7 @@ def apart(*words: str) -> Any:
 def measured(options: argparse.Namespace) -> dict[str, Any]:
     small, results = load_recipe(RECIPES / "ecg-text.toml"), {}
     with tempfile.TemporaryDirectory() as place:
-        study = Path(place) / "study"
-        source = ("source.name=simulated", f"source.subjects={SUBJECTS}", "source.sampling_rate=500")
-        made = load_recipe(RECIPES / "ptbxl.toml", source)
-        pipeline.ingest(made.source, None, study)
-        pipeline.pair(made, study)
+        study = simulated(Path(place), SUBJECTS)
         # first: Linux counts into the peak of a process what the one that started it had
         numbers = [f"--{name}={getattr(options, name)}" for name in ("batch", "chunk", "epochs")]
         results["gradient caching"] = apart("--child", "caching", str(study), *numbers)
