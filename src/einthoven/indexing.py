@@ -2,7 +2,6 @@
 
 import errno
 import hashlib
-import json
 import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from einthoven.study import (
     Outcome,
     completed,
     lock,
+    read_object,
     read_table,
     remove,
     run_stage,
@@ -174,12 +174,9 @@ def _kept(place: Path) -> dict[str, Any]:
     path = place / KEPT
     if not path.exists():
         return {}
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(found, dict) and isinstance(found["name"], str):
-            return found
-    except (ValueError, KeyError, RecursionError):
-        pass
+    found = read_object(path)
+    if found is not None and isinstance(found.get("name"), str):
+        return found
     raise EinthovenError(f"{path} is damaged: it says where the index lies. Delete it and the index that it named.")
 
 
@@ -257,12 +254,10 @@ def _forgotten(study: Path) -> Mapping[str, Any] | None:
     path = study / "index" / FORGOTTEN
     if not path.exists():
         return None
-    try:
-        noted = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(noted["salt"], str) and all(isinstance(one, str) for one in noted["patients"]):
-            return dict(noted)
-    except (ValueError, KeyError, TypeError, RecursionError):
-        pass
+    noted = read_object(path) or {}
+    salt, patients = noted.get("salt"), noted.get("patients")
+    if isinstance(salt, str) and isinstance(patients, list) and all(isinstance(one, str) for one in patients):
+        return noted
     raise EinthovenError(f"{path} is damaged: restore it from a copy, or forget its patients again after deleting it.")
 
 

@@ -106,9 +106,11 @@ def check_table(table: schema.Table, study: Path) -> Path:
 def _refuse_altered_table(table: schema.Table, study: Path) -> None:
     """What is damaged or was edited does not enter results."""
     for manifest in sorted((study / schema.MANIFESTS).glob("*.json")):
-        found = read_manifest(manifest) or {}
-        written = found.get("outputs", {}).get(table.path)
+        found = read_manifest(manifest)
+        if found is None or table.path not in found["outputs"]:
+            continue
         recall(found, {table.path: table.at(study)})
+        written = found["outputs"][table.path]
         if written and written != fingerprint(table.at(study)):
             raise EinthovenError(
                 f"{table.at(study)} is not as the stage {manifest.stem} wrote it: it is damaged or was edited. "
@@ -122,8 +124,8 @@ def refuse_altered(directory: Path) -> None:
     One without manifests, such as from the Hub, is not refused, nor one without a file: who needs it says so.
     """
     for name in ("manifest.json", "calibration.json"):
-        found = read_manifest(directory / name) or {}
-        for file, written in found.get("outputs", {}).items():
+        found = read_manifest(directory / name)
+        for file, written in ({} if found is None else found["outputs"]).items():
             path = directory / file
             if not written or not path.exists():
                 continue
@@ -179,8 +181,8 @@ def fingerprint(path: Path, times: bool = False) -> str:
 
 def recall(manifest: Mapping[str, Any], paths: Mapping[str, Path]) -> None:
     """Take from a manifest what the large files among its `paths` were: gigabytes are not hashed to open a study."""
-    digests = manifest.get("inputs", {}) | manifest.get("outputs", {})
-    for name, (size, changed) in manifest.get("marks", {}).items():
+    digests = manifest["inputs"] | manifest["outputs"]
+    for name, (size, changed) in manifest["marks"].items():
         if name in paths and isinstance(digests.get(name), str):
             _KNOWN.setdefault(str(paths[name].absolute()), (size, changed, digests[name]))
 
@@ -242,7 +244,7 @@ def completed(
     recall(before, {**inputs, **outputs})
     if any(before.get(key) != value for key, value in _wanted(config, inputs).items()):
         return None
-    return before.get("counts") if before.get("outputs") == _found(outputs) else None
+    return dict(before["counts"]) if before["outputs"] == _found(outputs) else None
 
 
 def _found(outputs: Mapping[str, Path]) -> dict[str, str | None]:
@@ -269,7 +271,7 @@ def write_manifest(manifest: Path, content: Mapping[str, Any]) -> None:
 
 
 def read_manifest(manifest: Path) -> dict[str, Any] | None:
-    """The manifest, or None where there is none or it is damaged (then its stage counts as not done)."""
+    """The manifest with all PARTS, or None where there is none or it is damaged (then its stage counts as not done)."""
     found = read_object(manifest)
     if found is None or not all(isinstance(found.get(part, {}), dict) for part in PARTS):
         return None

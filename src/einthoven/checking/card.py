@@ -35,7 +35,7 @@ def make_card(tables: Tables, verdicts: list[Verdict], command: str) -> dict[str
     """The card as plain values (JSON). Parts whose tables were not made yet are None."""
     ingested, paired = tables.manifests["ingest"], tables.manifests.get("pair")
     there = tables.there
-    source = (ingested.get("config") or {}).get("name")
+    source = ingested["config"].get("name")
     kind = ingested["counts"]["data_kind"]
     return {
         "data_kind": kind,
@@ -57,8 +57,8 @@ def make_card(tables: Tables, verdicts: list[Verdict], command: str) -> dict[str
         "codes": _top_codes(tables) if {"codes", "pairs"} <= there else None,
         "quality": _quality(tables) if "recordings" in there else None,
         "excluded": _excluded(tables) if "excluded" in there else None,
-        "pairing": _without_paths(paired.get("config") or {}) if paired else None,
-        "tokens": _tokens((paired.get("counts") or {}).get("tokens") or {}) if paired else None,
+        "pairing": _without_paths(paired["config"]) if paired else None,
+        "tokens": _tokens(paired["counts"].get("tokens") or {}) if paired else None,
     }
 
 

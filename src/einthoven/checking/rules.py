@@ -163,8 +163,8 @@ def stale(tables: Tables) -> list[Finding]:
                 expected = "of the recordings as they are now; `embed`, `search` and `evaluate` will make them anew"
                 findings.append(Finding(table.path, "", 0, (), expected, EMBED_AGAIN, WARNING))
             continue
-        stage = next((m for m in tables.manifests.values() if (m.get("outputs") or {}).get(table.path)), None)
-        inputs = (stage or {}).get("inputs") or {}
+        stage = next((m for m in tables.manifests.values() if m["outputs"].get(table.path)), None)
+        inputs = {} if stage is None else stage["inputs"]
         if stage is None:
             expected = "a completed stage that wrote it: was it interrupted?"
             findings.append(Finding(table.path, "", 0, (), expected, again(table), WARNING))
@@ -178,8 +178,9 @@ def stale(tables: Tables) -> list[Finding]:
 
 def _older(tables: Tables, table: schema.Table) -> bool:
     """Whether embeddings were made before the study's last ingest."""
-    manifest = read_manifest(table.at(tables.study).with_name("manifest.json")) or {}
-    return (manifest.get("inputs") or {}).get("ingest") != fingerprint(stage_manifest(tables.study, "ingest"))
+    manifest = read_manifest(table.at(tables.study).with_name("manifest.json"))
+    made_of = None if manifest is None else manifest["inputs"].get("ingest")
+    return made_of != fingerprint(stage_manifest(tables.study, "ingest"))
 
 
 def embeddings(tables: Tables) -> list[Finding]:

@@ -106,7 +106,7 @@ class Tables:
 
     def _absent(self, table: schema.Table) -> Finding | None:
         """A table that is not there is one that was not made yet, unless its stage completed."""
-        made = any((manifest.get("outputs") or {}).get(table.path) for manifest in self.manifests.values())
+        made = any(manifest["outputs"].get(table.path) for manifest in self.manifests.values())
         return _broken(table, "", "a table, since the stage that writes it completed") if made else None
 
     def _view(self, table: schema.Table, path: Path, seen: Scan) -> None:

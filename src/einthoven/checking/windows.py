@@ -16,7 +16,7 @@ STATIC: Final = "static"
 
 def pairing(tables: Tables) -> Pairing:
     """The settings that the pairs were made with, from their manifest."""
-    config = tables.manifests["pair"].get("config") or {}
+    config = tables.manifests["pair"]["config"]
     known = {setting.name for setting in dataclasses.fields(Pairing)}
     return from_dict(Pairing, {k: v for k, v in config.items() if k in known}, PAIR_MANIFEST)
 

@@ -105,15 +105,15 @@ def measure_outliers(
     cases = [*_corrupted(store, rows, model, study, options.seed), *_other_studies(others, options.seed)]
     cases += [] if unseen is None else [_unseen(store, study, split, unseen, options.seed)]
     detectors = {name: one.detector for name, one in kept.detectors.items()}
-    seers = {}
+    beside: dict[str, Seer] = {}
     train = sample(study, "train", MOST, options.seed, unseen)
     if len(train) >= 2:
         detectors |= _without_one(model, store, train["row"].to_numpy(), options.seed, progress)
-        others_of = partial(_fitted, study=study, train=train, options=options, progress=progress)
-        seers["random_init"] = others_of(model.untrained(options.seed), whole_probe(directory, "random_init"))
+        fitted = partial(_fitted, store=store, study=study, train=train, options=options, progress=progress)
+        beside["random_init"] = fitted(model.untrained(options.seed), whole_probe(directory, "random_init"))
         if against is not None:
-            seers["against"] = others_of(_encoder_of(load_classifier(against)), None)
-    seers = {"model": Seer(model, detectors), **seers}
+            beside["against"] = fitted(_encoder_of(load_classifier(against)), None)
+    seers = {"model": Seer(model, detectors), **beside}
     base: Scores = {series: seer.scores(store, rows) for series, seer in seers.items()}
     found: list[Scores] = []
     for number, case in enumerate(cases, start=1):
@@ -145,13 +145,14 @@ def _fitted(
     model: Model,
     probe: Probe | None,
     *,
+    store: Store,
     study: Path,
     train: pa.Table,
     options: Evaluation,
     progress: Callable[[int, int, str], None],
 ) -> Seer:
     """A model that has no detectors of its own, with some fitted on what it makes of the train split."""
-    rows, store = train["row"].to_numpy(), Store.open(study)
+    rows = train["row"].to_numpy()
     seen = embed_rows(model, store, rows, lambda i, n: progress(i, n, "train features of another encoder"))
     exposed = corrupted(model, store, rows, options.seed, progress)
     return Seer(model, fit_detectors(model, seen, common_sets(study, train), probe, exposed))

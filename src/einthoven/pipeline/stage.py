@@ -52,7 +52,7 @@ def refuse_stale_pairs(study: Path) -> None:
     manifest = read_manifest(stage_manifest(study, "pair"))
     if manifest is None:
         raise EinthovenError(f"{study}: no pairs. Run `einthoven pair {study}`.")
-    known = manifest.get("inputs", {}) | manifest.get("outputs", {})
+    known = manifest["inputs"] | manifest["outputs"]
     recall(manifest, {table.path: table.at(study) for table in (*PAIRED_TABLES, schema.PAIRS)})
     for table in (*PAIRED_TABLES, schema.PAIRS):
         if not table.at(study).exists() or known.get(table.path) != fingerprint(table.at(study)):

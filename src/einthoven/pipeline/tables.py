@@ -92,7 +92,7 @@ def refuse_other_use(study: Path, source: str) -> None:
     """Refuse to write a study over files that are none, or over a study of another source."""
     manifest = read_manifest(stage_manifest(study, "ingest"))
     if manifest is not None:
-        before = manifest.get("config", {}).get("name", source)
+        before = manifest["config"].get("name", source)
         if before != source:
             raise EinthovenError(f"{study} is a study of {before}: name a new directory for {source}, or delete it.")
         return
@@ -166,7 +166,7 @@ def _read_as_before(config: Entities, study: Path) -> Entities:
     plain = all(getattr(config, name) == getattr(Entities(), name) for name in READING)
     if manifest is None or not plain:
         return config
-    return replace(config, **{name: manifest.get("config", {}).get(name, getattr(config, name)) for name in READING})
+    return replace(config, **{name: manifest["config"].get(name, getattr(config, name)) for name in READING})
 
 
 def pair(

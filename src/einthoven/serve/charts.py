@@ -11,7 +11,6 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from einthoven import schema
 from einthoven.errors import EinthovenError
@@ -103,7 +102,8 @@ class Charts:
                 for code, kind, days in zip(row["codes"], row["code_kinds"], row["code_days"], strict=True)
             ]
         except (TypeError, ValueError):  # pydantic's are ValueErrors
-            raise self._damaged(schema.PAIRS) from None
+            place = schema.PAIRS.at(self.study)
+            raise EinthovenError(f"{place} is damaged: run the stage that writes it again.") from None
 
     def _notes(self, subject: int) -> list[ChartNote]:
         columns = ["kind", "time", *(["text"] if self.show_notes else [])]
@@ -111,14 +111,7 @@ class Charts:
         return [ChartNote(kind=row["kind"], time=_said(row["time"]), text=row.get("text")) for row in rows]
 
     def _of(self, table: Table, subject: int, columns: list[str]) -> pa.Table:
-        try:
-            filters = [("subject_id", "=", subject)]
-            return pq.read_table(check_table(table, self.study), columns=columns, filters=filters)
-        except (pa.ArrowException, OSError):
-            raise self._damaged(table) from None
-
-    def _damaged(self, table: Table) -> EinthovenError:
-        return EinthovenError(f"{table.at(self.study)} is damaged: run the stage that writes it again.")
+        return read_table(table, self.study, columns, pc.field("subject_id") == subject)
 
 
 def draw(ecg: Ecg) -> str:

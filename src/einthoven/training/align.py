@@ -90,8 +90,8 @@ def train_on_study(
     best = load(workshop / BEST)
     best.save(out)
     probes = fit_probes_of(best, study, out, recipe.evaluation, progress)
-    texts, patients = distinct_texts(train)[1], pc.unique(train["subject_id"])
-    size = {"pairs": len(train), "patients": len(patients), "distinct_texts": len(texts)}
+    distinct = {"patients": train["subject_id"], "distinct_texts": train["digest"]}
+    size = {"pairs": len(train), **{name: pc.count_distinct(of).as_py() for name, of in distinct.items()}}
     return {**size, "history": history, "probes": probes, **best.card}
 
 
