@@ -21,19 +21,19 @@ def generator(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-def test_the_defaults_draw_what_they_always_drew() -> None:
-    """Values stored before the steps became functions: trained models can be trained again."""
+def test_a_seed_draws_what_it_drew() -> None:
+    """Values stored when noise came to be read from a table: a change of them is a change of every training."""
     signal = noise(seed=1)
     signal[1, 7] = 0
     strips = augment(signal, 500, 100, Augmentation(), generator(2))
     stored = [
-        [-0.10780518501996994, 0.009446866810321808, 0.0691148042678833],
-        [0.5173014402389526, -0.4018794596195221, 0.0],
-        [-0.46242380142211914, 0.4178897738456726, 0.6214824914932251],
+        [-0.10114492475986481, 0.02697243168950081, 0.053786762058734894],
+        [0.5539121031761169, -0.4434416890144348, 0.4496540129184723],
+        [-0.41234397888183594, 0.4998268485069275, 0.5090897083282471],
     ]
     assert np.allclose(strips[:, ::4, 250], stored, rtol=0, atol=1e-6)
     missing = [[lead for lead in range(12) if not strip[lead].any()] for strip in strips]
-    assert missing == [[10], [3, 6, 7, 8], [5, 7]]
+    assert missing == [[7], [7, 9], []]
 
 
 @given(
