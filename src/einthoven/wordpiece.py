@@ -1,6 +1,7 @@
 """A WordPiece vocabulary made from a study's own texts, and the tokenizers of encoders that are on disk."""
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,6 +31,31 @@ def train_word_piece(texts: Iterable[str], vocabulary: int) -> Any:
     ids = [(name, tokenizer.token_to_id(name)) for name in (START, END)]
     tokenizer.post_processor = processors.TemplateProcessing(single=f"{START} $A {END}", special_tokens=ids)
     return tokenizer
+
+
+def common_words(texts: Sequence[str], patients: Sequence[int], floor: int) -> list[str]:
+    """The texts, of which the i-th is of patients[i], with those words alone that texts of `floor` patients have.
+
+    What a vocabulary is made of can be read in it: a name, however often one record repeats it, must not be there.
+    """
+    draft = _word_piece({})
+
+    def words(text: str) -> Iterator[str]:
+        for word, _ in draft.pre_tokenizer.pre_tokenize_str(draft.normalizer.normalize_str(text)):
+            yield word
+
+    held_by: defaultdict[str, set[int]] = defaultdict(set)
+    for text, patient in zip(texts, patients, strict=True):
+        for word in words(text):
+            if len(held_by[word]) < floor:
+                held_by[word].add(patient)
+    common = {word for word, some in held_by.items() if len(some) >= floor}
+    if not common:
+        raise EinthovenError(
+            f"text: no word is in the notes of {floor} patients of the train split. Lower text.floor or name a "
+            "pretrained encoder (text.pretrained)."
+        )
+    return [" ".join(word for word in words(text) if word in common) for text in texts]
 
 
 def _word_piece(vocabulary: dict[str, int]) -> Any:

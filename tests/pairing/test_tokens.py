@@ -10,6 +10,7 @@ REPORTS = ["sinus rhythm normal ecg", "atrial fibrillation", None, "sinus rhythm
 SAMPLE = pa.table(
     {
         "split": ["train", "train", "test", "test"],
+        "subject_id": [1, 2, 3, 3],
         "text": pa.array(REPORTS, pa.large_string()),
         "note_ids": [["a", "b"], ["c"], [], ["a"]],
         "entity_text": pa.array(
@@ -22,7 +23,7 @@ KINDS = {"a": "ecg", "b": "clinical", "c": "ecg"}
 
 
 def test_counts_are_those_of_the_vocabulary_that_training_makes() -> None:
-    found = token_counts(SAMPLE, KINDS, TextEncoder(vocabulary=60))
+    found = token_counts(SAMPLE, KINDS, TextEncoder(vocabulary=60, floor=1))
     tokenizer = train_word_piece([text for text in REPORTS[:2] if text], 60)
     lengths = sorted(len(tokenizer.encode(text).ids) for text in REPORTS if text)
     assert found["report"]["with_text"] == 3 and found["entity"]["with_text"] == 2
@@ -30,6 +31,11 @@ def test_counts_are_those_of_the_vocabulary_that_training_makes() -> None:
     assert found["report"]["median"] == lengths[1]
     assert found["report"]["notes"] == {"clinical": 0.25, "ecg": 0.75}
     assert found["entity"]["notes"] == {"ecg": 0.5}
+
+
+def test_of_words_that_too_few_have_nothing_is_counted() -> None:
+    found = token_counts(SAMPLE, KINDS, TextEncoder(floor=2))
+    assert found == {"tokenizer": "no word is in the reports of 2 patients, so nothing was counted"}
 
 
 def test_an_encoder_on_disk_counts_with_its_own_tokenizer(tmp_path: Path) -> None:

@@ -74,7 +74,9 @@ def test_texts_and_codes_are_those_of_the_table_read_whole(study: Path) -> None:
     rows = [whole[name] for name in pairs["recording_id"].to_pylist()]
     numbers, places = distinct_texts(pairs)
     texts = [text for part in texts_at(study, "report", places) for text in part]
-    assert len(set(texts)) == len(texts) and vocabulary_texts(study, "report", places) == texts
+    assert len(set(texts)) == len(texts)
+    assert vocabulary_texts(study, "report", places, np.arange(len(places)), 1) == texts
+    assert vocabulary_texts(study, "report", places, np.arange(len(places)), 2) == ["report"] * len(texts)
     assert [None if number < 0 else texts[number] for number in numbers] == [row["text"] for row in rows]
     vocabulary = build(train_patients(study), 1)
     records = records_at(pairs, study, vocabulary, KINDS)

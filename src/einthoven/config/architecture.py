@@ -41,6 +41,7 @@ class TextEncoder:
     frozen_layers: int = 0  # only with `pretrained`: so many layers, and the embeddings before them, are not trained
     max_tokens: int = 64
     vocabulary: int = 3000  # WordPiece entries; from scratch only, as are the rest
+    floor: int = 5  # patients of the train split whose notes have a word; of rarer ones no entry is made
     hidden: int = 192
     layers: int = 3
     heads: int = 4
@@ -53,7 +54,7 @@ class TextEncoder:
         require(self.max_tokens > 2, "text: max_tokens above 2")
         require(min(self.hidden, self.layers, self.heads) > 0, "text: hidden, layers and heads above 0")
         require(self.hidden % self.heads == 0, "text: hidden a multiple of heads")
-        require(self.vocabulary > 5, "text: vocabulary above 5, the special tokens")
+        require(self.vocabulary > 5 and self.floor > 0, "text: vocabulary above 5, the special tokens; floor above 0")
         require(0 <= self.dropout < 1, "text: dropout from 0 to below 1")
 
 

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from einthoven.config import TextEncoder
 from einthoven.errors import EinthovenError
-from einthoven.wordpiece import tokenizer_of, train_word_piece
+from einthoven.wordpiece import common_words, tokenizer_of, train_word_piece
 
 SAMPLE: Final = 20_000
 """Pairs whose texts are tokenized: enough for means to three digits, and seconds at any size of a study."""
@@ -24,16 +24,20 @@ def token_counts(sample: pa.Table, kinds: Mapping[str, str], encoder: TextEncode
     The tokenizer is that of `encoder`: its own where it is on disk, else, as training does it, a WordPiece vocabulary
     made from the report concatenations of the train split. Means are over the pairs that have a text.
     """
-    train = sample.filter(pc.equal(sample["split"], "train"))["text"].drop_null().to_pylist()
+    train = sample.filter(pc.and_(pc.equal(sample["split"], "train"), pc.is_valid(sample["text"])))
     if encoder.pretrained is not None and Path(encoder.pretrained).is_dir():
         try:
             name, tokenizer = Path(encoder.pretrained).name, tokenizer_of(Path(encoder.pretrained))
         except EinthovenError:  # a statistic is no reason to have no pairs
             return {"tokenizer": "that of the text encoder could not be read, so nothing was counted"}
     else:
-        if not train:
+        if not len(train):
             return {}
-        tokenizer = train_word_piece(set(train), encoder.vocabulary)
+        try:
+            common = common_words(train["text"].to_pylist(), train["subject_id"].to_pylist(), encoder.floor)
+        except EinthovenError:
+            return {"tokenizer": f"no word is in the reports of {encoder.floor} patients, so nothing was counted"}
+        tokenizer = train_word_piece(set(common), encoder.vocabulary)
         name = f"WordPiece of {tokenizer.get_vocab_size()} entries made from the study's reports"
     found: dict[str, Any] = {"tokenizer": name, "sample": len(sample)}
     for strategy, (text, note_ids) in STRATEGIES.items():

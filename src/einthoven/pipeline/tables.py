@@ -186,7 +186,7 @@ def pair(
             config=to_dict(recipe.pairing)
             | {
                 "entities": entering,
-                "text": {"pretrained": recipe.text.pretrained, "vocabulary": recipe.text.vocabulary},
+                "text": {name: getattr(recipe.text, name) for name in ("pretrained", "vocabulary", "floor")},
             },
             inputs={t.path: t.at(study) for t in PAIRED_TABLES},
             outputs={schema.PAIRS.path: schema.PAIRS.at(study)},

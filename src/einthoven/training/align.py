@@ -65,6 +65,22 @@ def train_on_study(
 ) -> dict[str, Any]:
     """Read a study's pairs, train, write the model directory `out`; return counts."""
     process = joined()
+    model, pairs, held, size = read(recipe, study, progress)
+    history = align(recipe, model, pairs, held, workshop, signature, progress)
+    first = process.is_main_process
+    process.destroy_process_group()  # what follows is the first process's alone
+    if not first:
+        return {}
+    best = load(workshop / BEST)
+    best.save(out)
+    probes = fit_probes_of(best, study, out, recipe.evaluation, progress)
+    return {**size, "history": history, "probes": probes, **best.card}
+
+
+def read(recipe: Recipe, study: Path, progress: Progress) -> tuple[Model, Pairs, Held | None, dict[str, int]]:
+    """A new model, the pairs that it is trained on and those that choose its epoch, these in the first process alone;
+    and how much there is to learn from. The tables they are made of are let go: a million pairs make large ones."""
+    process = joined()
     with process.main_process_first():
         store = at_rate(study, recipe.ecg.sampling_rate)
     table = training_pairs(study, recipe.training.concatenation, recipe.space.modalities)
@@ -74,6 +90,8 @@ def train_on_study(
         wanted = " or ".join(name for name in recipe.space.modalities if name != "ecg")
         needed = f"pairs with a signal and {wanted}" if wanted else "recordings with a signal"
         raise EinthovenError(f"{study}: {len(train)} training {needed}; at least 2 are needed.")
+    distinct = {"patients": train["subject_id"], "distinct_texts": train["digest"]}
+    size = {"pairs": len(train), **{name: pc.count_distinct(of).as_py() for name, of in distinct.items()}}
     model, pairs, kept = prepared(recipe, study, train, store, progress)
     validation = table.filter(pc.equal(table["split"], "validation"))
     validation = sampled(validation, MOST_HELD, recipe.training.seed)
@@ -82,17 +100,7 @@ def train_on_study(
         held = held_views(validation, store, model, recipe.training.objective)
     elif process.is_main_process:
         held = held_of(validation, study, store, model, recipe.training.concatenation, kept)
-    history = align(recipe, model, pairs, held, workshop, signature, progress)
-    first = process.is_main_process
-    process.destroy_process_group()  # what follows is the first process's alone
-    if not first:
-        return {}
-    best = load(workshop / BEST)
-    best.save(out)
-    probes = fit_probes_of(best, study, out, recipe.evaluation, progress)
-    distinct = {"patients": train["subject_id"], "distinct_texts": train["digest"]}
-    size = {"pairs": len(train), **{name: pc.count_distinct(of).as_py() for name, of in distinct.items()}}
-    return {**size, "history": history, "probes": probes, **best.card}
+    return model, pairs, held, size
 
 
 def prepared(
@@ -104,8 +112,12 @@ def prepared(
     """
     process, wording = joined(), recipe.training.concatenation
     of_pair, places = distinct_texts(train)
-    spoken = "text" in recipe.space.modalities and recipe.text.pretrained is None
-    model = new_model(recipe, study, vocabulary_texts(study, wording, places) if spoken else [])
+    spoken: list[str] = []
+    if "text" in recipe.space.modalities and recipe.text.pretrained is None:
+        first = pc.index_in(pa.array(places), value_set=train["place"].combine_chunks())
+        patients = train["subject_id"].take(first).to_numpy()
+        spoken = vocabulary_texts(study, wording, places, patients, recipe.text.floor)
+    model = new_model(recipe, study, spoken)
     model.card["pairs"] = len(train)
     kept = kept_features(model.to(process.device), study, progress)
     with process.main_process_first():  # which encodes what the others find kept

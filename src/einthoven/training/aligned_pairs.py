@@ -26,6 +26,7 @@ from einthoven.vocabulary.patients import train_patients
 from einthoven.vocabulary.rules import rules_of
 from einthoven.waveforms.store import Store
 from einthoven.waveforms.strips import Floats, from_store
+from einthoven.wordpiece import common_words
 
 MOST_TEXTS: Final = 200_000
 """Texts that a tokenizer is made of: more change its vocabulary little, and take memory and minutes."""
@@ -99,11 +100,16 @@ def kept_features(model: Model, study: Path, progress: Callable[[int, int, str],
     return KeptFeatures(model.text, model.tokenizer, model.tokenize, model.text_config.max_tokens, study, report)
 
 
-def vocabulary_texts(study: Path, concatenation: str, places: Ints) -> list[str]:
-    """Texts to make a tokenizer of: all, or MOST_TEXTS of them at random; `places` are those of the distinct ones."""
+def vocabulary_texts(study: Path, concatenation: str, places: Ints, patients: Ints, floor: int) -> list[str]:
+    """What a tokenizer is made of: the words that `floor` patients have, of all texts or of MOST_TEXTS at random.
+
+    `places` are those of the distinct texts, `patients` whose they are; of equal texts the first one's patient counts.
+    """
     if len(places) > MOST_TEXTS:
-        places = np.sort(np.random.default_rng(0).choice(places, MOST_TEXTS, replace=False))
-    return [text for part in texts_at(study, concatenation, places) for text in part]
+        drawn = np.sort(np.random.default_rng(0).choice(len(places), MOST_TEXTS, replace=False))
+        places, patients = places[drawn], patients[drawn]
+    texts = [text for part in texts_at(study, concatenation, places) for text in part]
+    return common_words(texts, patients.tolist(), floor)
 
 
 def texts_of(
