@@ -20,7 +20,7 @@ LIBFUZZER: Final = ("-timeout=30", "-rss_limit_mb=4096", "-max_len=200000")
 
 
 def main(arguments: list[str]) -> None:
-    import atheris  # pip install atheris
+    import atheris  # the extra `fuzz`
 
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory(prefix="fuzz-") as place:

@@ -25,11 +25,9 @@ def test_a_word_stays_if_enough_patients_have_it(notes: list[tuple[list[str], in
 
 
 def test_a_name_that_one_record_repeats_is_no_entry() -> None:
-    texts = [f"Sinus rhythm, regular. Seen by Quirrlbacher on day {i}." for i in range(40)]
-    patients = [0 if "1" in text else 1 for text in texts]
-    texts = [
-        text if patient else text.replace("Quirrlbacher", "QUIRRLBACHER") for text, patient in zip(texts, patients)
-    ]
-    entries = train_word_piece(common_words(texts + ["sinus rhythm"] * 3, [*patients, 2, 3, 4], 3), 400).get_vocab()
+    names = ("Quirrlbacher", "QUIRRLBACHER")
+    texts = [f"Sinus rhythm, regular. Seen by {names[i % 2]} on day {i}." for i in range(40)]
+    texts, patients = texts + ["sinus rhythm"] * 3, [i % 2 for i in range(40)] + [2, 3, 4]
+    entries = train_word_piece(common_words(texts, patients, 3), 400).get_vocab()
     assert "sinus" in entries and "rhythm" in entries
     assert not [entry for entry in entries if "quirr" in entry or "bacher" in entry]
