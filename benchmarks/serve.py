@@ -13,18 +13,17 @@ import argparse
 import http.client
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from importlib.metadata import version
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from machine import facts
 
 CLIENTS, THREADS = 2, 4
 RATE = 50.0
@@ -64,9 +63,9 @@ def measure(arguments: argparse.Namespace) -> None:
         clients(arguments, port, 0.0, 100)  # warms up
         results = {}
         for name, rate in (("as_fast_as_answered", 0.0), (f"{RATE:g}_a_second", RATE)):
-            busy = processor(server.pid)
+            busy = spent_by(server.pid)
             found = summary(*clients(arguments, port, rate, arguments.requests))
-            spent = 1000 * (processor(server.pid) - busy) / found["requests"]
+            spent = 1000 * (spent_by(server.pid) - busy) / found["requests"]
             results[name] = found | {"server_processor_ms": round(spent, 2)}
         metrics = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
         metrics.request("GET", "/api/metrics")
@@ -82,26 +81,14 @@ def measure(arguments: argparse.Namespace) -> None:
         "clients": {"processes": CLIENTS, "threads_each": THREADS},
         **results,
         "requests_per_batch": round(batches[0] / batches[1], 2),
-        "machine": machine() | {"load_average_before": round(load, 2)},
+        "machine": facts("torch", "fastapi", "uvicorn") | {"load_average_before": round(load, 2)},
     }
     print(json.dumps(report, indent=2))
     if arguments.out is not None:
         arguments.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
-def machine() -> dict[str, Any]:
-    names = [line.split(":")[1].strip() for line in lines("/proc/cpuinfo") if line.startswith("model name")]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {
-        "processor": names[0] if names else platform.machine(),
-        "cores": os.cpu_count(),
-        "cores_used": cores,
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in ("torch", "fastapi", "uvicorn")},
-    }
-
-
-def processor(process: int) -> float:
+def spent_by(process: int) -> float:
     """Seconds of a processor that a process has had; 0 where the system does not tell."""
     told = lines(f"/proc/{process}/stat")
     ticks = told[0].rpartition(")")[2].split()[11:13] if told else []

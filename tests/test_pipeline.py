@@ -282,6 +282,7 @@ def test_a_copied_study_has_nothing_to_do(study: Path, recipe: Path, tmp_path: P
         (["ingest", "ptbxl", "nowhere", "study"], "does not exist"),
         (["ingest", "ptbxl", "study"], "expected SRC STUDY"),
         (["ingest", "edf", "a", "b"], "unknown source 'edf'"),
+        (["ingest", "simulted", "a"], "unknown source 'simulted'"),
         (["pair", "nowhere"], "not a complete study"),
         (["align", "nowhere", "--out", "model"], "not a complete study"),
         (["search", "nowhere", "nowhere", "--text", "x"], "not a complete study"),

@@ -27,6 +27,9 @@ from trees import restore
 
 from einthoven.study import write_json
 
+sys.path.append(str(Path(__file__).parents[1]))
+from machine import facts
+
 SEED = 0
 FAULTS: dict[str, Callable[..., faults.Fault]] = {
     "full disk": faults.full_disk,
@@ -106,8 +109,8 @@ def main() -> None:
     results = [*rows, *(fault for row in rows for fault in row["faults"].values()), *others.values()]
     lost = sum(row["lost"] for row in results)
     print(f"{sum(row['kills'] for row in rows)} kills, {time.monotonic() - began:.0f} s, lost: {lost}")
-    facts = {"processor": _processor(), "cores": len(os.sched_getaffinity(0)), "system": platform.release()}
-    about = {"command": "make chaos", "data_kind": "simulated", "seed": options.seed, "kills": options.kills, **facts}
+    about = {"command": "make chaos", "data_kind": "simulated", "seed": options.seed, "kills": options.kills, **facts()}
+    about["system"] = platform.release()
     found = {**about, "seconds": round(time.monotonic() - began), "stages": rows, "whole": others}
     if options.out:
         write_json(options.out, found)
@@ -148,11 +151,6 @@ def _chosen(parser: argparse.ArgumentParser, given: str | None, known: list[str]
     if chosen - set(known):
         parser.error(f"unknown: {', '.join(sorted(chosen - set(known)))}; known: {', '.join(known)}")
     return chosen
-
-
-def _processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    return next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.machine())
 
 
 if __name__ == "__main__":

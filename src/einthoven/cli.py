@@ -17,7 +17,7 @@ from einthoven.cli_evaluate import calibrate, evaluate, outliers, run_evaluation
 from einthoven.errors import EinthovenError, told
 from einthoven.processes import follows, several
 from einthoven.serve.command import serve
-from einthoven.sources import SOURCES
+from einthoven.sources import SOURCES, refuse_unknown
 from einthoven.terminal import (
     console,
     print_card,
@@ -60,6 +60,7 @@ def ingest(
     replacing: Replacing = False,
 ) -> None:
     """Read a source into a new study: recordings, events, notes, waveforms; exclusions with their reasons."""
+    refuse_unknown(source)
     wanted = 1 if source == "simulated" else 2
     if len(paths) != wanted:
         expected = "STUDY" if wanted == 1 else "SRC STUDY"

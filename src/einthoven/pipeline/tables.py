@@ -12,6 +12,7 @@ from einthoven.config import Entities, Recipe, Source, to_dict
 from einthoven.errors import EinthovenError
 from einthoven.pipeline.stage import PAIRED_TABLES, Progress, outside, silent
 from einthoven.sources import SOURCES as SOURCES
+from einthoven.sources import refuse_unknown
 from einthoven.study import Outcome, data_kind, lock, read_manifest, remove, run_stage, stage_manifest
 
 SOURCE_TABLES = (
@@ -35,8 +36,7 @@ def ingest(
     `source` is a directory, or for `omop` also a DuckDB file (`….duckdb`) or a database that Ibis can connect to:
     `postgres://…`, `duckdb://…`. A study that was ingested with other settings is refused, unless `replacing`.
     """
-    if config.name not in SOURCES:
-        raise EinthovenError(f"unknown source {config.name!r}; known: {', '.join(SOURCES)}.")
+    refuse_unknown(config.name)
     database = config.name == "omop" and "://" in str(source)
     place = None if config.name == "simulated" or source is None or database else Path(source)
     if "://" in str(source) and not database:  # which is not repeated: a connection string may hold a password

@@ -2,4 +2,12 @@
 
 from typing import Final
 
+from einthoven.errors import EinthovenError
+
 SOURCES: Final = ("ptbxl", "mimic", "meds", "omop", "fhir", "challenge", "simulated")
+
+
+def refuse_unknown(name: str) -> None:
+    """EinthovenError where no source has this name."""
+    if name not in SOURCES:
+        raise EinthovenError(f"unknown source {name!r}; known: {', '.join(SOURCES)}.")
