@@ -15,7 +15,6 @@ more at rest after the load than before it.
 import argparse
 import json
 import os
-import platform
 import signal
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from machine import facts
 from visitors import MIX, Client, Told, files
 
 Rest = tuple[float, int, int]
@@ -129,7 +129,7 @@ def judged(
         "children": {"before": before[2], "after": after[2]},
         "bounds": {"memory_mb_a_minute": GROWTH_PER_MINUTE, "memory_mb": GROWTH, "statuses": "below 500, or 503"},
         "failures": failures,
-        "machine": machine(),
+        "machine": facts("torch", "uvicorn") | {"load": round(os.getloadavg()[0], 1)},
     }  # fmt: skip
 
 
@@ -169,16 +169,6 @@ def port_of(server: "subprocess.Popen[str]") -> int:
             threading.Thread(target=server.stdout.read, daemon=True).start()
             return int(line.split("http://127.0.0.1:")[1].split(",")[0])
     raise SystemExit("the server did not start")
-
-
-def machine() -> dict[str, Any]:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {
-        "cores": os.cpu_count(),
-        "cores_used": cores,
-        "python": platform.python_version(),
-        "load": round(os.getloadavg()[0], 1),
-    }
 
 
 def made(folder: Path) -> tuple[Path, Path, dict[str, Any]]:
