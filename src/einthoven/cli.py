@@ -37,7 +37,7 @@ app = typer.Typer(
 )
 
 
-SHARED = ("align", "embed")
+SHARED = ("pretrain", "align", "embed")
 """Commands that several processes do together; the others would do the same work side by side."""
 
 
@@ -46,7 +46,7 @@ def one_process(context: typer.Context) -> None:
     if several() and context.invoked_subcommand not in SHARED:
         raise EinthovenError(
             f"{context.invoked_subcommand} is the work of one process: run it without torchrun. "
-            f"Several processes share {' and '.join(SHARED)}."
+            f"Several processes share {', '.join(SHARED)}."
         )
 
 

@@ -24,6 +24,9 @@ SETTINGS = (
     "source.subjects=28", 'space.modalities=["ecg","codes","text"]', "augmentation.code_queries=0.5",
     # what is drawn for a batch is the same whatever the number of processes; dropout is each process's own
     "ecg.dropout=0", "text.dropout=0", "codes.dropout=0",
+    "pretraining.epochs=5", "pretraining.precision=fp32", "pretraining.batch=16", "vocabulary.floor=2",
+    # slower and softer than usual: training blows up what two orders of summation differ by
+    "training.learning_rate=2e-4", "space.temperature=0.2",
     "training.epochs=25", f"training.batch={PAIRS // 2}", "training.validate_every=25",
     "evaluation.control=false", "evaluation.label_fractions=[1.0]",
 )  # fmt: skip
@@ -86,10 +89,23 @@ def test_two_processes_train_and_embed_as_one_does(study: Path, trained: tuple[P
     assert np.allclose(load(one).encode_ecg(strip, 100), load(two).encode_ecg(strip, 100), atol=1e-3)
 
 
-@pytest.mark.parametrize("command", ["pretrain", "ingest", "run"])
+def test_two_processes_pretrain_as_one_does(study: Path, tmp_path: Path) -> None:
+    together(tmp_path, ["pretrain", str(study), "--out", str(tmp_path / "two"), *chosen()])
+    pipeline.pretrain(recipe_of(), study, tmp_path / "one")
+    one, two = (counts(tmp_path / name)["history"] for name in ("one", "two"))
+    assert len(one) == 5 and one[-1]["loss"] < one[0]["loss"]
+    for name in ("loss", "validation_loss"):
+        assert np.allclose([each[name] for each in one], [each[name] for each in two], rtol=0, atol=1e-4), (one, two)
+
+
+@pytest.mark.parametrize("command", ["finetune", "ingest", "run"])
 def test_what_one_process_does_is_refused_to_several(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    words = {"pretrain": ["STUDY", "--out", "OUT"], "ingest": ["simulated", "STUDY"], "run": ["R", "--study", "S"]}
+    words = {
+        "finetune": ["MODEL", "STUDY", "--labels", "classes", "--out", "OUT"],
+        "ingest": ["simulated", "STUDY"],
+        "run": ["R", "--study", "S"],
+    }
     with pytest.raises(EinthovenError, match=f"{command} is the work of one process: run it without torchrun"):
         cli.app([command, *words[command]], standalone_mode=False)
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 
 from einthoven.batches import batches_per_epoch
@@ -17,6 +16,7 @@ from einthoven.config import CodePretraining, Recipe
 from einthoven.encoders.code_records import Floats, Ints, code_batch
 from einthoven.encoders.codes import MaskedCodes, create, load, save
 from einthoven.errors import EinthovenError
+from einthoven.ranks import accelerated, joined, mean_loss
 from einthoven.study import data_kind
 from einthoven.training.loop import (
     BEST,
@@ -47,11 +47,14 @@ HELD = 2000
 def pretrain_on_study(
     recipe: Recipe, study: Path, out: Path, workshop: Path, signature: str, progress: Progress
 ) -> dict[str, Any]:
-    """Read a study's timelines, train, write the directory `out`; return counts."""
-    given = None
+    """Read a study's timelines, train, write the directory `out`; return counts. All processes train, the first does
+    the rest."""
+    process, given = joined(), None
     if recipe.codes.pretrained is not None and (Path(recipe.codes.pretrained) / vocabularies.FILE).exists():
         given = load(Path(recipe.codes.pretrained))[1]  # its tokens are what its weights know
-    lines, vocabulary = read_timelines(study, recipe.pairing, recipe.vocabulary, workshop / "scratch", given)
+    lines, vocabulary = read_timelines(
+        study, recipe.pairing, recipe.vocabulary, workshop / f"scratch-{process.process_index}", given
+    )
     torch.manual_seed(recipe.pretraining.seed)
     model = MaskedCodes(create(recipe.codes, vocabulary, tuple(recipe.pairing.code_kinds)))
     card = {
@@ -65,6 +68,10 @@ def pretrain_on_study(
     history = pretrain(
         recipe, model, vocabulary, lines["train"], lines["validation"], workshop, card, signature, progress
     )
+    first = process.is_main_process
+    process.destroy_process_group()
+    if not first:
+        return {}
     best, _, card = load(workshop / BEST)
     save(best, vocabulary, card, out)
     return {**card, "history": history}
@@ -85,13 +92,17 @@ def pretrain(
     `validation` to `workshop/best`, return the history. Without validation windows the last epoch is written.
 
     After every epoch everything is kept in `workshop`; a run that finds such a state of the same `signature` goes on.
+    Of each batch every process has its share of the windows, with the codes hidden that a single one would hide.
     """
     options, most = recipe.pretraining, recipe.codes.max_codes
     windows = train.windows(options.window_days, options.seed, 0)
     if not len(windows):
         raise EinthovenError("pretrain: no patient of the train split has two dated codes; there is nothing to learn.")
     held = validation.windows(options.window_days, options.seed).some(HELD, options.seed)
-    accelerator = Accelerator()
+    accelerator = accelerated()
+    rank, world = accelerator.process_index, accelerator.num_processes
+    if len(windows) // batches_per_epoch(len(windows), options.batch) < world:
+        raise EinthovenError(f"pretrain: batches of {options.batch} windows cannot be shared by {world} processes.")
     kind = precision(options.precision, accelerator.device)
     model.to(accelerator.device)
     optimizer = adamw(model, options.learning_rate, options.weight_decay)
@@ -103,18 +114,23 @@ def pretrain(
         state.model.train()
         losses: list[Tensor] = []
         for question in epoch_questions(train, options, most, len(vocabulary), state.epoch):
-            seed_dropout(options.seed, state.step)
+            seed_dropout(options.seed, state.step, rank)
             set_learning_rate(optimizer, learning_rate(state.step, steps, options.learning_rate, options.warmup))
-            loss = masked_loss(wrapped, question.to(accelerator.device), kind)
+            asked = question.share(rank, world).to(accelerator.device)
+            loss = masked_loss(wrapped, asked, kind) / (len(question.answers) / world)  # the mean over all processes
             accelerator.backward(loss)
             finish_step(state, optimizer, accelerator, options.clip_norm, options.ema)
             losses.append(loss.detach())
             progress(state.step, steps, f"epoch {state.epoch + 1}/{options.epochs}")
         state.epoch += 1
-        entry = {"epoch": float(state.epoch), "step": float(state.step), "loss": float(torch.stack(losses).mean())}
-        _close_epoch(state, options, most, held, vocabulary, card or {}, workshop, entry)
-        keep(workshop, state, signature)
-    refuse_unsealed(workshop, state)
+        loss_of_epoch = mean_loss(accelerator, losses)
+        if accelerator.is_main_process:
+            entry = {"epoch": float(state.epoch), "step": float(state.step), "loss": loss_of_epoch}
+            _close_epoch(state, options, most, held, vocabulary, card or {}, workshop, entry)
+            keep(workshop, state, signature)
+        accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        refuse_unsealed(workshop, state)
     return state.history
 
 
@@ -133,10 +149,10 @@ def epoch_questions(
 
 
 def masked_loss(model: nn.Module, question: Question, kind: str) -> Tensor:
-    """Cross-entropy of the hidden codes, in nats."""
+    """The sum of the cross-entropies of the hidden codes, in nats."""
     with torch.autocast(question.answers.device.type, torch.bfloat16, enabled=kind == "bf16"):
         logits = model(question.batch, question.places)
-    return nn.functional.cross_entropy(logits, question.answers)
+    return nn.functional.cross_entropy(logits, question.answers, reduction="sum")
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,12 @@ class Question:
     answers: Tensor  # int64 [n] tokens
     windows: Ints  # [b] places of the rows in the windows asked about
 
+    def share(self, rank: int, world: int) -> "Question":
+        """Of every `world` rows the one that is this rank's."""
+        rows, columns = self.places
+        own, mine = rows % world == rank, slice(rank, None, world)
+        return Question(self.batch[mine], (rows[own] // world, columns[own]), self.answers[own], self.windows[mine])
+
     def to(self, device: torch.device) -> "Question":
         rows, columns = (place.to(device) for place in self.places)
         return replace(self, batch=self.batch.to(device), places=(rows, columns), answers=self.answers.to(device))
