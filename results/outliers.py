@@ -24,7 +24,7 @@ from einthoven.study import write_json
 HERE = Path(__file__).parent
 RESULTS, PAGE = HERE / "outliers.json", HERE.parent / "docs" / "outliers.md"
 START, END = "<!-- outliers: made by results/outliers.py -->", "<!-- end of outliers -->"
-COMMAND = "python results/outliers.py --ptbxl path/to/ptb-xl --scratch CLASSIFIER --other NAME=DIR …"
+COMMAND = "make results-outliers PTBXL=path/to/ptb-xl DATA=path/to/data"
 STRONG = 3
 """From this severity on; a corruption of one severity counts in any case."""
 UNSEEN = ("MI", "STTC", "CD", "HYP")

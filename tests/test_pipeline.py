@@ -1,11 +1,8 @@
 """The whole line on small studies, through the command line."""
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -104,24 +101,6 @@ def test_a_run_killed_in_any_stage_ends_with_the_same_result(study: Path, recipe
     models = ("model/model.safetensors", "model/probes.safetensors", "model/outliers.safetensors")
     for name in ("recordings.parquet", "pairs.parquet", *models):
         assert (again / name).read_bytes() == (study / name).read_bytes(), name
-
-
-def test_two_processes_train_one_model(study: Path, recipe: Path, tmp_path: Path) -> None:
-    command = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "einthoven",
-        "align", str(study), "--recipe", str(recipe), "--out", str(tmp_path / "model"),
-    ]  # fmt: skip
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    for said in ("validation_mrr", "unchanged, nothing to do"):
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=200)
-        assert done.returncode == 0, done.stderr
-        assert said in done.stdout
-    alone = read_manifest(study / "model" / "manifest.json")["counts"]["history"]  # type: ignore[index]
-    shared = read_manifest(tmp_path / "model" / "manifest.json")["counts"]["history"]  # type: ignore[index]
-    assert len(shared) == len(alone)
-    # other dropout, and normalisation over half a batch: the loss is near, not equal
-    assert shared[0]["loss"] == pytest.approx(alone[0]["loss"], rel=0.1)
-    assert einthoven.load(tmp_path / "model").encode_text(["normal ecg"]).shape[0] == 1
 
 
 def test_run_takes_settings(recipe: Path, tmp_path: Path) -> None:

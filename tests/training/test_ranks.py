@@ -73,6 +73,7 @@ def test_two_processes_train_and_embed_as_one_does(study: Path, trained: tuple[P
     embed, align = ["embed", str(model), str(study)], ["align", str(study), "--out", str(two), *chosen()]
     said = together(tmp_path, embed, align)
     assert said.count("embedded") == 1 and said.count("validation_mrr") == 1  # the first process speaks
+    assert together(tmp_path, align).count("unchanged, nothing to do") == 1
     shared = pq.read_table(table_of(model).at(study))
     table_of(model).at(study).unlink()
     pipeline.embed(model, study)
