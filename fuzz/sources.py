@@ -128,95 +128,83 @@ def meds(folder: Path) -> tuple[list[Tree], Run]:
     return ingested("meds", [tree], folder, "ecgs.csv")
 
 
+OMOP: Final = {
+    "concept": """concept_id,concept_name,domain_id,vocabulary_id,concept_code
+1,Atrial fibrillation,Condition,SNOMED,49436004
+2,Paroxysmal,Condition,ICD10CM,I48.0
+6,metoprolol,Drug,RxNorm,6918
+9,ECG report,Note,Note Class,ecg
+""",
+    "person": """person_id,gender_concept_id,year_of_birth,month_of_birth,day_of_birth,birth_datetime
+11,8507,1950,3,9,
+12,8507,1950,3,9,
+""",
+    "condition_occurrence": """condition_occurrence_id,person_id,condition_concept_id,condition_source_concept_id,\
+condition_source_value,condition_start_date,condition_start_datetime,visit_occurrence_id
+1,11,1,2,x,2020-01-30,2020-01-30 10:00:00,5
+""",
+    "drug_exposure": """drug_exposure_id,person_id,drug_concept_id,drug_exposure_start_date,\
+drug_exposure_start_datetime,drug_source_value,drug_source_concept_id
+1,12,6,2020-01-30,,,0
+""",
+    "death": """person_id,death_date,death_datetime
+12,2021-01-01,
+""",
+    "note": """note_id,person_id,note_class_concept_id,note_type_concept_id,note_title,note_text,\
+note_date,note_datetime,encoding_concept_id
+1,11,9,0,Echo, AF is new.,2020-01-30,,0
+""",
+    "note_nlp": """note_nlp_id,note_id,offset,lexical_variant,note_nlp_concept_id,term_exists,\
+term_modifiers,snippet,section_concept_id,nlp_date
+1,1,1,AF,1,Y,,,0,2020-01-30
+""",
+}
+
+
 def omop(folder: Path) -> tuple[list[Tree], Run]:
-    concept = [
-        dict(zip(("concept_id", "concept_name", "domain_id", "vocabulary_id", "concept_code"), row, strict=True))
-        for row in (
-            (1, "Atrial fibrillation", "Condition", "SNOMED", "49436004"),
-            (2, "Paroxysmal", "Condition", "ICD10CM", "I48.0"),
-            (6, "metoprolol", "Drug", "RxNorm", "6918"),
-            (9, "ECG report", "Note", "Note Class", "ecg"),
-        )
-    ]
-    days = ("condition_start_date", "condition_start_datetime")
-    tables: dict[str, Rows] = {
-        "concept": concept,
-        "person": [
-            {
-                "person_id": p,
-                "gender_concept_id": 8507,
-                "year_of_birth": 1950,
-                "month_of_birth": 3,
-                "day_of_birth": 9,
-                "birth_datetime": "",
-            }
-            for p in (11, 12)
-        ],
-        "condition_occurrence": [
-            {
-                "condition_occurrence_id": 1,
-                "person_id": 11,
-                "condition_concept_id": 1,
-                "condition_source_concept_id": 2,
-                "condition_source_value": "x",
-                days[0]: "2020-01-30",
-                days[1]: "2020-01-30 10:00:00",
-                "visit_occurrence_id": 5,
-            }
-        ],
-        "drug_exposure": [
-            {
-                "drug_exposure_id": 1,
-                "person_id": 12,
-                "drug_concept_id": 6,
-                "drug_exposure_start_date": "2020-01-30",
-                "drug_exposure_start_datetime": "",
-                "drug_source_value": "",
-                "drug_source_concept_id": 0,
-            }
-        ],
-        "death": [{"person_id": 12, "death_date": "2021-01-01", "death_datetime": ""}],
-        "note": [
-            {
-                "note_id": 1,
-                "person_id": 11,
-                "note_class_concept_id": 9,
-                "note_type_concept_id": 0,
-                "note_title": "Echo",
-                "note_text": " AF is new.",
-                "note_date": "2020-01-30",
-                "note_datetime": "",
-                "encoding_concept_id": 0,
-            }
-        ],
-        "note_nlp": [
-            {
-                "note_nlp_id": 1,
-                "note_id": 1,
-                "offset": 1,
-                "lexical_variant": "AF",
-                "note_nlp_concept_id": 1,
-                "term_exists": "Y",
-                "term_modifiers": "",
-                "snippet": "",
-                "section_concept_id": 0,
-                "nlp_date": "2020-01-30",
-            }
-        ],
-    }
-    made = {f"source/{name}.csv": table(rows) for name, rows in tables.items()}
+    made = {f"source/{name}.csv": rows.encode() for name, rows in OMOP.items()}
     return ingested("omop", [archive() | made], folder, "ecgs.csv")
 
 
-def fhir(folder: Path) -> tuple[list[Tree], Run]:
-    def concept(system: str, code: str) -> dict[str, Any]:
-        return {"coding": [{"system": system, "code": code, "display": "said"}]}
+OF: Final = {"subject": {"reference": "Patient/p1"}}
+MDC: Final = "urn:oid:2.16.840.1.113883.6.24"
 
-    of, mdc = {"subject": {"reference": "Patient/p1"}}, "urn:oid:2.16.840.1.113883.6.24"
+
+def concept(system: str, code: str) -> dict[str, Any]:
+    return {"coding": [{"system": system, "code": code, "display": "said"}]}
+
+
+def fhir(folder: Path) -> tuple[list[Tree], Run]:
+    text = base64.b64encode(b"<p>AF is <b>new</b></p>").decode()
+    resources: list[dict[str, Any]] = [
+        {"resourceType": "Patient", "id": "p1", "gender": "female", "birthDate": "1950-06-01"},
+        {"resourceType": "Condition", "id": "c1", **OF}
+        | {
+            "code": concept("http://hl7.org/fhir/sid/icd-10-cm", "I48.91"),
+            "onsetDateTime": "2020-05-31T10:00:00+02:00",
+        },
+        *observations(),
+        {"resourceType": "MedicationRequest", "id": "m1", "status": "active", "intent": "order", **OF}
+        | {"authoredOn": "2020"}
+        | {"medicationCodeableConcept": concept("http://www.nlm.nih.gov/research/umls/rxnorm", "6918")},
+        {"resourceType": "DocumentReference", "id": "d1", "status": "current", **OF, "date": "2020-06-02T08:00:00Z"}
+        | {"content": [{"attachment": {"contentType": "text/html", "data": text}}]},
+        {"resourceType": "Encounter", "id": "v1", "status": "finished", "class": {"code": "IMP"}, **OF}
+        | {"period": {"start": "2020-05-30T10:00:00Z"}},
+    ]
+    lines: dict[str, str] = {}
+    for one in resources:
+        path = f"source/{one['resourceType']}.ndjson"
+        lines[path] = lines.get(path, "") + json.dumps(one) + "\n"
+    return ingested("fhir", [{path: said.encode() for path, said in lines.items()}], folder)
+
+
+def observations() -> list[dict[str, Any]]:
+    """An ECG of two leads, and a laboratory value."""
     values = np.cumsum(np.random.default_rng(0).integers(-9, 10, (2, 1000)), axis=1)
     parts = [
         {
-            "code": concept(mdc, f"13132{9 + i}" if i == 0 else "131330"),
+            "code": concept(MDC, code),
             "valueSampledData": {
                 "origin": {"value": 0, "unit": "uV"},
                 "period": 2,
@@ -225,77 +213,15 @@ def fhir(folder: Path) -> tuple[list[Tree], Run]:
                 "data": " ".join(map(str, row)),
             },
         }
-        for i, row in enumerate(values)
+        for code, row in zip(("131329", "131330"), values, strict=True)
     ]
-    text = base64.b64encode(b"<p>AF is <b>new</b></p>").decode()
-    resources: dict[str, list[dict[str, Any]]] = {
-        "Patient": [{"resourceType": "Patient", "id": "p1", "gender": "female", "birthDate": "1950-06-01"}],
-        "Condition": [
-            {
-                "resourceType": "Condition",
-                "id": "c1",
-                **of,
-                "code": concept("http://hl7.org/fhir/sid/icd-10-cm", "I48.91"),
-                "onsetDateTime": "2020-05-31T10:00:00+02:00",
-            }
-        ],
-        "Observation": [
-            {
-                "resourceType": "Observation",
-                "id": "e1",
-                "status": "final",
-                **of,
-                "code": concept(mdc, "131328"),
-                "effectiveDateTime": "2020-06-01T09:30:35.120+01:00",
-                "component": parts,
-            },
-            {
-                "resourceType": "Observation",
-                "id": "o1",
-                "status": "final",
-                **of,
-                "code": concept("http://loinc.org", "2823-3"),
-                "effectiveDateTime": "2020-06",
-                "valueQuantity": {"value": 4.1, "unit": "mmol/L"},
-            },
-        ],
-        "MedicationRequest": [
-            {
-                "resourceType": "MedicationRequest",
-                "id": "m1",
-                "status": "active",
-                "intent": "order",
-                **of,
-                "authoredOn": "2020",
-                "medicationCodeableConcept": concept("http://www.nlm.nih.gov/research/umls/rxnorm", "6918"),
-            }
-        ],
-        "DocumentReference": [
-            {
-                "resourceType": "DocumentReference",
-                "id": "d1",
-                "status": "current",
-                **of,
-                "date": "2020-06-02T08:00:00Z",
-                "content": [{"attachment": {"contentType": "text/html", "data": text}}],
-            }
-        ],
-        "Encounter": [
-            {
-                "resourceType": "Encounter",
-                "id": "v1",
-                "status": "finished",
-                "class": {"code": "IMP"},
-                **of,
-                "period": {"start": "2020-05-30T10:00:00Z"},
-            }
-        ],
-    }
-    tree = {
-        f"source/{kind}.ndjson": "".join(json.dumps(one) + "\n" for one in all_of).encode()
-        for kind, all_of in resources.items()
-    }
-    return ingested("fhir", [tree], folder)
+    shared = {"resourceType": "Observation", "status": "final", **OF}
+    return [
+        {"id": "e1", **shared, "code": concept(MDC, "131328"), "component": parts}
+        | {"effectiveDateTime": "2020-06-01T09:30:35.120+01:00"},
+        {"id": "o1", **shared, "code": concept("http://loinc.org", "2823-3"), "effectiveDateTime": "2020-06"}
+        | {"valueQuantity": {"value": 4.1, "unit": "mmol/L"}},
+    ]
 
 
 def challenge(folder: Path) -> tuple[list[Tree], Run]:

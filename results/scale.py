@@ -33,23 +33,17 @@ ASSUMED = {
 
 def rows_of(measured: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Rows of the table: what, how long or how large, and from which figures."""
-    ingest, store, million, pairing, compute, search = (measured[name] for name in MEASURED[:6])
-    cores, gpus, shards = (ASSUMED[name] for name in ("cores", "gpus", "shards"))
+    return [*rows_of_data(measured), *rows_of_training(measured), *rows_of_search(measured)]
+
+
+def rows_of_data(measured: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    ingest, million, pairing = (measured[name] for name in ("ingest", "million", "pairing"))
+    cores, rate = ASSUMED["cores"], ingest["records_per_processor_second"]
     stored = {hertz: ECGS * LEADS * SECONDS * hertz * BYTES / 1e12 for hertz in (500, 100)}
-    ingested = ECGS / ingest["records_per_processor_second"] / 3600
+    ingested = ECGS / rate / 3600
     tables = million["tables_mb"] / million["recordings"] * ECGS / 1e3
     paired = pairing["40Mx2M"]["seconds"] * ECGS / 2e6 / 60
     held = million["train"]["anonymous_mb"] / million["recordings"] * TRIPLETS / 1e3
-    flops = TRIPLETS * ASSUMED["epochs"] * compute["training_gflop_per_triplet"] * 1e9
-    speed = ASSUMED["peak_tflops"] * 1e12 * ASSUMED["share_of_peak"]
-    trained = flops / (gpus * speed) / 3600
-    alone = TRIPLETS * ASSUMED["epochs"] / compute["triplets_per_processor_second"] / cores / 3600
-    wanted = speed / (compute["training_gflop_per_triplet"] * 1e9)
-    reading = store["strips_per_processor_second"]
-    embedded = ECGS * compute["embedding_gflop_per_recording"] * 1e9 / (gpus * speed) / 60
-    vectors = ECGS * (2 * compute["dim"] + compute["features"]) * 4 / 1e9
-    per = ECGS / search["recordings"]
-    exact, lance = (search["indexes"][name] for name in ("exact", "LanceDB"))
     return [
         (
             "waveforms, 12 leads, 10 s, int16",
@@ -59,7 +53,7 @@ def rows_of(measured: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         (
             "ingest from WFDB",
             f"{ingested:.1f} processor hours: {60 * ingested / cores:.1f} minutes of {cores} cores, which then ask "
-            f"{cores * ingest['records_per_processor_second'] * 0.12 / 1e3:.0f} GB/s of the disk",
+            f"{cores * rate * 0.12 / 1e3:.0f} GB/s of the disk",
             "ingest.json",
         ),
         ("tables: recordings, events, notes, pairs", f"{tables:.0f} GB", "million.json, by the recording"),
@@ -69,6 +63,20 @@ def rows_of(measured: Mapping[str, Any]) -> list[tuple[str, str, str]]:
             f"at most {held:.1f} GB beside the weights",
             "million.json, by the recording, libraries included",
         ),
+    ]
+
+
+def rows_of_training(measured: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    compute, reading = measured["compute"], measured["store"]["strips_per_processor_second"]["100"]
+    cores, gpus = ASSUMED["cores"], ASSUMED["gpus"]
+    flops = TRIPLETS * ASSUMED["epochs"] * compute["training_gflop_per_triplet"] * 1e9
+    speed = ASSUMED["peak_tflops"] * 1e12 * ASSUMED["share_of_peak"]
+    trained = flops / (gpus * speed) / 3600
+    alone = TRIPLETS * ASSUMED["epochs"] / compute["triplets_per_processor_second"] / cores / 3600
+    wanted = speed / (compute["training_gflop_per_triplet"] * 1e9)
+    embedded = ECGS * compute["embedding_gflop_per_recording"] * 1e9 / (gpus * speed) / 60
+    vectors = ECGS * (2 * compute["dim"] + compute["features"]) * 4 / 1e9
+    return [
         (
             f"training, {gpus} GPUs, {ASSUMED['epochs']} epochs of {TRIPLETS / 1e6:.1f} M triplets",
             f"{trained:.2f} hours (estimated: {flops / 1e18:.2f} x 10^18 operations)",
@@ -81,20 +89,28 @@ def rows_of(measured: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         ),
         (
             "strips a second that each of these GPUs would take",
-            f"{wanted:,.0f}: {wanted / reading['100']['plain']:.1f} cores reading at 100 Hz, "
-            f"{wanted / reading['100']['augmented']:.1f} with augmentation",
+            f"{wanted:,.0f}: {wanted / reading['plain']:.1f} cores reading at 100 Hz, "
+            f"{wanted / reading['augmented']:.1f} with augmentation",
             "compute.json, store.json",
         ),
         ("embedding all, the same GPUs", f"{embedded:.1f} minutes (estimated); {vectors:.0f} GB", "compute.json"),
+    ]
+
+
+def rows_of_search(measured: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    search, shards = measured["search"], ASSUMED["shards"]
+    exact, lance = (search["indexes"][name] for name in ("exact", "LanceDB"))
+    per = ECGS / search["recordings"]
+    query = exact["all"]["p50_ms"] * per  # ms
+    return [
         (
             "exact index in memory, one machine",
-            f"{ECGS * search['dim'] * 4 / 1e9:.1f} GB of vectors, "
-            f"{exact['all']['p50_ms'] * per / 1e3:.2f} s for a query",
+            f"{ECGS * search['dim'] * 4 / 1e9:.1f} GB of vectors, {query / 1e3:.2f} s for a query",
             "search.json, in proportion",
         ),
         (
             f"exact on {shards} machines",
-            f"{exact['all']['p50_ms'] * per / shards:.0f} ms for a query, and the network",
+            f"{query / shards:.0f} ms for a query, and the network",
             "search.json, in proportion",
         ),
         ("LanceDB, building", f"{lance['build_s'] * per / 60:.0f} minutes of two cores", "search.json, in proportion"),

@@ -169,11 +169,7 @@ def align(
     options = recipe.training
     accelerator = accelerated()
     kind = precision(options.precision, accelerator.device)
-    objective = objective_of(options, model).to(accelerator.device)
-    optimizer = adamw(objective, options.learning_rate, options.weight_decay)
-    frozen = {id(p): p for p in objective.parameters() if not p.requires_grad}  # their own average: one copy does
-    average = copy.deepcopy(objective, frozen).eval().requires_grad_(False)
-    state = State(objective, average, optimizer, -math.inf, 0, 0, [])
+    state = begun(options, model, accelerator.device)
     resume(workshop, state, signature, accelerator.device)
     own = state
     if options.sharding == "fsdp" and accelerator.num_processes > 1:
@@ -214,6 +210,15 @@ def align(
     if whole is not None:
         refuse_unsealed(workshop, whole)
     return state.history
+
+
+def begun(options: Training, model: Model, device: torch.device) -> State[Objective]:
+    """Before the first step."""
+    objective = objective_of(options, model).to(device)
+    optimizer = adamw(objective, options.learning_rate, options.weight_decay)
+    frozen = {id(p): p for p in objective.parameters() if not p.requires_grad}  # their own average: one copy does
+    average = copy.deepcopy(objective, frozen).eval().requires_grad_(False)
+    return State(objective, average, optimizer, -math.inf, 0, 0, [])
 
 
 def objective_of(options: Training, model: Model) -> Objective:
