@@ -18,8 +18,8 @@ import torch
 from machine import facts
 from torch.utils.flop_counter import FlopCounterMode
 
-from einthoven.batches import Codes, Pairs, Texts, make_batch
-from einthoven.config import CODE_KINDS, load_recipe
+from einthoven.batches import Batch, Codes, Pairs, Texts, make_batch
+from einthoven.config import CODE_KINDS, Recipe, load_recipe
 from einthoven.encoders.code_records import Records
 from einthoven.encoders.codes import create
 from einthoven.model import STRIPS, CodePart, Model
@@ -41,15 +41,8 @@ def rate(work: Callable[[], object], rows: int, seconds: float) -> float:
     return round(done / (time.process_time() - began), 1)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--recipe", type=Path, default=Path(__file__).parents[1] / "recipes" / "ptbxl.toml")
-    parser.add_argument("--seconds", type=float, default=20, help="of each measurement")
-    options = parser.parse_args()
-    recipe, random = load_recipe(options.recipe), np.random.default_rng(0)
-    torch.manual_seed(0)
-    torch.set_num_threads(1)
+def material(recipe: Recipe, random: np.random.Generator) -> tuple[Model, Batch]:
+    """A new model and a batch of noise, long texts and full records."""
     n = recipe.training.batch
     words = [f"w{i:04d}" for i in range(WORDS)]
     texts = [" ".join(random.choice(words, recipe.text.max_tokens)) for _ in range(n)]
@@ -68,8 +61,21 @@ def main() -> None:
     signals = random.integers(-1000, 1000, (n, 12, 10 * recipe.ecg.sampling_rate), np.int16)
     spoken = Texts(np.arange(n), tokens, mask, model.tokenizer.mask_token_id, model.content)
     pairs = Pairs(np.arange(n), np.arange(n), lambda rows: signals[rows], spoken, Codes(records, np.arange(n), 256))
-    length, hertz = model.strip_samples, recipe.ecg.sampling_rate
-    batch = make_batch(pairs, np.arange(n), length, hertz, recipe.augmentation, [0])
+    rate = recipe.ecg.sampling_rate
+    return model, make_batch(pairs, np.arange(n), model.strip_samples, rate, recipe.augmentation, [0])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--recipe", type=Path, default=Path(__file__).parents[1] / "recipes" / "ptbxl.toml")
+    parser.add_argument("--seconds", type=float, default=20, help="of each measurement")
+    options = parser.parse_args()
+    recipe, random = load_recipe(options.recipe), np.random.default_rng(0)
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    model, batch = material(recipe, random)
+    n, hertz = len(batch.strip), recipe.ecg.sampling_rate
     kind, optimizer = precision("auto", model.device), adamw(model, 1e-4, 0.05)
 
     def step() -> None:
