@@ -1,7 +1,7 @@
 """A WordPiece vocabulary made from a study's own texts, and the tokenizers of encoders that are on disk."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,8 +33,8 @@ def train_word_piece(texts: Iterable[str], vocabulary: int) -> Any:
     return tokenizer
 
 
-def common_words(texts: Sequence[str], patients: Sequence[int], floor: int) -> list[str]:
-    """The texts, of which the i-th is of patients[i], with those words alone that texts of `floor` patients have.
+def common_words(texts: Sequence[str], patients: Sequence[Collection[int]], floor: int) -> list[str]:
+    """The texts, of which the i-th is that of patients[i], with those words alone that texts of `floor` patients have.
 
     What a vocabulary is made of can be read in it: a name, however often one record repeats it, must not be there.
     """
@@ -45,10 +45,10 @@ def common_words(texts: Sequence[str], patients: Sequence[int], floor: int) -> l
             yield word
 
     held_by: defaultdict[str, set[int]] = defaultdict(set)
-    for text, patient in zip(texts, patients, strict=True):
+    for text, some in zip(texts, patients, strict=True):
         for word in words(text):
             if len(held_by[word]) < floor:
-                held_by[word].add(patient)
+                held_by[word].update(some)
     common = {word for word, some in held_by.items() if len(some) >= floor}
     if not common:
         raise EinthovenError(

@@ -75,8 +75,12 @@ def test_texts_and_codes_are_those_of_the_table_read_whole(study: Path) -> None:
     numbers, places = distinct_texts(pairs)
     texts = [text for part in texts_at(study, "report", places) for text in part]
     assert len(set(texts)) == len(texts)
-    assert vocabulary_texts(study, "report", places, np.arange(len(places)), 1) == texts
-    assert vocabulary_texts(study, "report", places, np.arange(len(places)), 2) == ["report"] * len(texts)
+    subjects = pairs["subject_id"].to_numpy()
+    for floor in (1, 2, 3):  # words are "report" and a number
+        held = {text: {row["subject_id"] for row in rows if row["text"] == text} for text in texts}
+        common = [text if len(held[text]) >= floor else "report" for text in texts]
+        assert vocabulary_texts(study, "report", places, numbers, subjects, floor) == common
+        assert floor == 1 or ("report" in common and (floor == 3 or len(set(common)) > 1))
     assert [None if number < 0 else texts[number] for number in numbers] == [row["text"] for row in rows]
     vocabulary = build(train_patients(study), 1)
     records = records_at(pairs, study, vocabulary, KINDS)

@@ -34,7 +34,8 @@ def token_counts(sample: pa.Table, kinds: Mapping[str, str], encoder: TextEncode
         if not len(train):
             return {}
         try:
-            common = common_words(train["text"].to_pylist(), train["subject_id"].to_pylist(), encoder.floor)
+            patients = [[one] for one in train["subject_id"].to_pylist()]
+            common = common_words(train["text"].to_pylist(), patients, encoder.floor)
         except EinthovenError:
             return {"tokenizer": f"no word is in the reports of {encoder.floor} patients, so nothing was counted"}
         tokenizer = train_word_piece(set(common), encoder.vocabulary)

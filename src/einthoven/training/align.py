@@ -114,9 +114,8 @@ def prepared(
     of_pair, places = distinct_texts(train)
     spoken: list[str] = []
     if "text" in recipe.space.modalities and recipe.text.pretrained is None:
-        first = pc.index_in(pa.array(places), value_set=train["place"].combine_chunks())
-        patients = train["subject_id"].take(first).to_numpy()
-        spoken = vocabulary_texts(study, wording, places, patients, recipe.text.floor)
+        subjects = train["subject_id"].to_numpy()
+        spoken = vocabulary_texts(study, wording, places, of_pair, subjects, recipe.text.floor)
     model = new_model(recipe, study, spoken)
     model.card["pairs"] = len(train)
     kept = kept_features(model.to(process.device), study, progress)

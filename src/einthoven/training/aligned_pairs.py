@@ -100,16 +100,26 @@ def kept_features(model: Model, study: Path, progress: Callable[[int, int, str],
     return KeptFeatures(model.text, model.tokenizer, model.tokenize, model.text_config.max_tokens, study, report)
 
 
-def vocabulary_texts(study: Path, concatenation: str, places: Ints, patients: Ints, floor: int) -> list[str]:
+def vocabulary_texts(
+    study: Path, concatenation: str, places: Ints, of_pair: Ints, subjects: Ints, floor: int
+) -> list[str]:
     """What a tokenizer is made of: the words that `floor` patients have, of all texts or of MOST_TEXTS at random.
 
-    `places` are those of the distinct texts, `patients` whose they are; of equal texts the first one's patient counts.
+    Args:
+        places: [texts] those of the distinct texts.
+        of_pair: [n] which of the texts each pair has; -1: none.
+        subjects: [n] whose pair it is.
+        floor: patients.
     """
+    chosen = np.arange(len(places))
     if len(places) > MOST_TEXTS:
-        drawn = np.sort(np.random.default_rng(0).choice(len(places), MOST_TEXTS, replace=False))
-        places, patients = places[drawn], patients[drawn]
-    texts = [text for part in texts_at(study, concatenation, places) for text in part]
-    return common_words(texts, patients.tolist(), floor)
+        chosen = np.sort(np.random.default_rng(0).choice(len(places), MOST_TEXTS, replace=False))
+    texts = [text for part in texts_at(study, concatenation, places[chosen]) for text in part]
+    asked = np.isin(of_pair, chosen)
+    order = np.lexsort((subjects[asked], of_pair[asked]))
+    of_text, patients = of_pair[asked][order], subjects[asked][order]
+    parts = np.split(patients, np.searchsorted(of_text, chosen[1:]))
+    return common_words(texts, [np.unique(part).tolist() for part in parts], floor)
 
 
 def texts_of(
