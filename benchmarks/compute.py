@@ -61,8 +61,8 @@ def material(recipe: Recipe, random: np.random.Generator) -> tuple[Model, Batch]
     signals = random.integers(-1000, 1000, (n, 12, 10 * recipe.ecg.sampling_rate), np.int16)
     spoken = Texts(np.arange(n), tokens, mask, model.tokenizer.mask_token_id, model.content)
     pairs = Pairs(np.arange(n), np.arange(n), lambda rows: signals[rows], spoken, Codes(records, np.arange(n), 256))
-    rate = recipe.ecg.sampling_rate
-    return model, make_batch(pairs, np.arange(n), model.strip_samples, rate, recipe.augmentation, [0])
+    hertz = recipe.ecg.sampling_rate
+    return model, make_batch(pairs, np.arange(n), model.strip_samples, hertz, recipe.augmentation, [0])
 
 
 def main() -> None:

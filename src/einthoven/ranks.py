@@ -16,6 +16,14 @@ def joined() -> PartialState:
     return PartialState(cpu=_processors_only(), timeout=LONGEST_WAIT)
 
 
+def parted() -> bool:
+    """Ends what the processes do together; whether this is the first one, whose alone the rest is."""
+    process = joined()
+    first = process.is_main_process
+    process.destroy_process_group()
+    return first
+
+
 def accelerated() -> Accelerator:
     """What wraps model and optimiser for the device and the processes there are."""
     joined()

@@ -1,7 +1,7 @@
 """A WordPiece vocabulary made from a study's own texts, and the tokenizers of encoders that are on disk."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -39,14 +39,11 @@ def common_words(texts: Sequence[str], patients: Sequence[Collection[int]], floo
     What a vocabulary is made of can be read in it: a name, however often one record repeats it, must not be there.
     """
     draft = _word_piece({})
-
-    def words(text: str) -> Iterator[str]:
-        for word, _ in draft.pre_tokenizer.pre_tokenize_str(draft.normalizer.normalize_str(text)):
-            yield word
-
+    folded = (draft.normalizer.normalize_str(text) for text in texts)
+    spelled = [" ".join(word for word, _ in draft.pre_tokenizer.pre_tokenize_str(text)) for text in folded]
     held_by: defaultdict[str, set[int]] = defaultdict(set)
-    for text, some in zip(texts, patients, strict=True):
-        for word in words(text):
+    for text, some in zip(spelled, patients, strict=True):
+        for word in text.split():
             if len(held_by[word]) < floor:
                 held_by[word].update(some)
     common = {word for word, some in held_by.items() if len(some) >= floor}
@@ -55,7 +52,7 @@ def common_words(texts: Sequence[str], patients: Sequence[Collection[int]], floo
             f"text: no word is in the notes of {floor} patients of the train split. Lower text.floor or name a "
             "pretrained encoder (text.pretrained)."
         )
-    return [" ".join(word for word in words(text) if word in common) for text in texts]
+    return [" ".join(word for word in text.split() if word in common) for text in spelled]
 
 
 def _word_piece(vocabulary: dict[str, int]) -> Any:

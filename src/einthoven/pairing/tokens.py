@@ -1,5 +1,6 @@
 """How many tokens the two concatenations of notes take, and which notes they come from (article: 354 against 266)."""
 
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -33,9 +34,11 @@ def token_counts(sample: pa.Table, kinds: Mapping[str, str], encoder: TextEncode
     else:
         if not len(train):
             return {}
+        patients: defaultdict[str, set[int]] = defaultdict(set)  # of each distinct text
+        for text, one in zip(train["text"].to_pylist(), train["subject_id"].to_pylist(), strict=True):
+            patients[text].add(one)
         try:
-            patients = [[one] for one in train["subject_id"].to_pylist()]
-            common = common_words(train["text"].to_pylist(), patients, encoder.floor)
+            common = common_words(list(patients), list(patients.values()), encoder.floor)
         except EinthovenError:
             return {"tokenizer": f"no word is in the reports of {encoder.floor} patients, so nothing was counted"}
         tokenizer = train_word_piece(set(common), encoder.vocabulary)

@@ -21,7 +21,7 @@ from einthoven.evaluation.split import numbers_of
 from einthoven.model import Model
 from einthoven.model_directory import load
 from einthoven.progress import Progress, silent
-from einthoven.ranks import accelerated, joined, mean_loss
+from einthoven.ranks import accelerated, joined, mean_loss, parted
 from einthoven.study import data_kind
 from einthoven.training.aligned_pairs import (
     MOST_HELD,
@@ -64,12 +64,9 @@ def train_on_study(
     recipe: Recipe, study: Path, out: Path, workshop: Path, signature: str, progress: Progress
 ) -> dict[str, Any]:
     """Read a study's pairs, train, write the model directory `out`; return counts."""
-    process = joined()
     model, pairs, held, size = read(recipe, study, progress)
     history = align(recipe, model, pairs, held, workshop, signature, progress)
-    first = process.is_main_process
-    process.destroy_process_group()  # what follows is the first process's alone
-    if not first:
+    if not parted():
         return {}
     best = load(workshop / BEST)
     best.save(out)

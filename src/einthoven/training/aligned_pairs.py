@@ -116,7 +116,7 @@ def vocabulary_texts(
         chosen = np.sort(np.random.default_rng(0).choice(len(places), MOST_TEXTS, replace=False))
     texts = [text for part in texts_at(study, concatenation, places[chosen]) for text in part]
     asked = np.isin(of_pair, chosen)
-    order = np.lexsort((subjects[asked], of_pair[asked]))
+    order = np.argsort(of_pair[asked], kind="stable")
     of_text, patients = of_pair[asked][order], subjects[asked][order]
     parts = np.split(patients, np.searchsorted(of_text, chosen[1:]))
     return common_words(texts, [np.unique(part).tolist() for part in parts], floor)

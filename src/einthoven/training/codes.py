@@ -16,7 +16,7 @@ from einthoven.config import CodePretraining, Recipe
 from einthoven.encoders.code_records import Floats, Ints, code_batch
 from einthoven.encoders.codes import MaskedCodes, create, load, save
 from einthoven.errors import EinthovenError
-from einthoven.ranks import accelerated, joined, mean_loss
+from einthoven.ranks import accelerated, joined, mean_loss, parted
 from einthoven.study import data_kind
 from einthoven.training.loop import (
     BEST,
@@ -49,11 +49,11 @@ def pretrain_on_study(
 ) -> dict[str, Any]:
     """Read a study's timelines, train, write the directory `out`; return counts. All processes train, the first does
     the rest."""
-    process, given = joined(), None
+    given = None
     if recipe.codes.pretrained is not None and (Path(recipe.codes.pretrained) / vocabularies.FILE).exists():
         given = load(Path(recipe.codes.pretrained))[1]  # its tokens are what its weights know
     lines, vocabulary = read_timelines(
-        study, recipe.pairing, recipe.vocabulary, workshop / f"scratch-{process.process_index}", given
+        study, recipe.pairing, recipe.vocabulary, workshop / f"scratch-{joined().process_index}", given
     )
     torch.manual_seed(recipe.pretraining.seed)
     model = MaskedCodes(create(recipe.codes, vocabulary, tuple(recipe.pairing.code_kinds)))
@@ -68,9 +68,7 @@ def pretrain_on_study(
     history = pretrain(
         recipe, model, vocabulary, lines["train"], lines["validation"], workshop, card, signature, progress
     )
-    first = process.is_main_process
-    process.destroy_process_group()
-    if not first:
+    if not parted():
         return {}
     best, _, card = load(workshop / BEST)
     save(best, vocabulary, card, out)
